@@ -1,0 +1,25 @@
+//! Every label, annotation, finalizer and environment name: the words on the wire.
+//!
+//! Pods carry the same labels as the pods of a batch/v1 Job, so that selectors and scripts written for Jobs keep
+//! working. What is our own starts with `batchjob.dev/`.
+
+/// Finalizer on every pod until its result is counted: a result is never lost, whoever deletes the pod.
+pub const POD_FINALIZER: &str = "batchjob.dev/uncounted";
+
+/// Pod label: which attempt of its index the pod is, from 1. The operator watches the pods that carry it.
+pub const ATTEMPT: &str = "batchjob.dev/attempt";
+/// Pod label: the index of a pod whose job is not Indexed (those have [`COMPLETION_INDEX`]), from 0.
+pub const INDEX: &str = "batchjob.dev/index";
+
+/// Pod label, as batch/v1 Job sets it: the name of the job.
+pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// Pod label, as batch/v1 Job sets it: the uid of the job.
+pub const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+/// Pod label, the old name of [`JOB_NAME`], which batch/v1 Job still sets.
+pub const LEGACY_JOB_NAME: &str = "job-name";
+/// Pod label, the old name of [`CONTROLLER_UID`], which batch/v1 Job still sets.
+pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
+/// Pod label and annotation of Indexed jobs, as batch/v1 Job sets it: the index, from 0.
+pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Environment variable of every container of an Indexed job, as batch/v1 Job sets it: the index, from 0.
+pub const COMPLETION_INDEX_ENV: &str = "JOB_COMPLETION_INDEX";

@@ -1,0 +1,181 @@
+//! The CustomResourceDefinition has what a Job has, fits into `kubectl apply`, and is the one in `crds/`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use batchjob_crd::schema::{crd, kubernetes};
+use batchjob_crd::{GROUP, VERSION, rules, unsupported::UNSUPPORTED};
+use k8s_openapi::api::batch::v1::JobSpec;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+/// Fields of a Job that a BatchJob has no use for.
+const NOT_OURS: &[&str] = &[
+    // Which pods belong to a job is said by their owner; a selector of the user's is a trap even in a Job.
+    "selector",
+    "manualSelector",
+    // Says that another controller than Kubernetes' own is at work, which the kind says here.
+    "managedBy",
+    // Alpha in 1.37, and off.
+    "scheduling",
+];
+
+/// Where lists must be merged by key, from `spec.template.spec`, and their keys.
+const MAP_LISTS: &[(&str, &[&str])] = &[
+    ("containers", &["name"]),
+    ("containers[].env", &["name"]),
+    ("containers[].resources.claims", &["name"]),
+    ("containers[].volumeDevices", &["devicePath"]),
+    ("containers[].volumeMounts", &["mountPath"]),
+    ("ephemeralContainers", &["name"]),
+    ("hostAliases", &["ip"]),
+    ("imagePullSecrets", &["name"]),
+    ("initContainers", &["name"]),
+    ("initContainers[].env", &["name"]),
+    ("resourceClaims", &["name"]),
+    ("schedulingGates", &["name"]),
+    ("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
+    ("volumes", &["name"]),
+];
+
+fn root() -> Value {
+    crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+/// The schema at a path like `spec.template.spec.containers[].env`.
+fn at<'a>(schema: &'a Value, path: &str) -> &'a Value {
+    path.split('.').filter(|field| !field.is_empty()).fold(schema, |schema, field| match field.strip_suffix("[]") {
+        Some(list) => &schema["properties"][list]["items"],
+        None => &schema["properties"][field],
+    })
+}
+
+/// How often a keyword stands in a schema, not counting fields of that name.
+fn count(schema: &Value, keyword: &str) -> usize {
+    match schema {
+        Value::Object(keys) => {
+            let below = keys.iter().map(|(key, value)| match (key.as_str(), value) {
+                ("properties", Value::Object(fields)) => fields.values().map(|field| count(field, keyword)).sum(),
+                _ => count(value, keyword),
+            });
+            usize::from(keys.contains_key(keyword)) + below.sum::<usize>()
+        }
+        Value::Array(items) => items.iter().map(|item| count(item, keyword)).sum(),
+        _ => 0,
+    }
+}
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+}
+
+#[test]
+fn the_file_in_crds_is_this_one() {
+    let file: Value = serde_saphyr::from_str(&read("../../crds/batchjobs.yaml")).expect("YAML");
+    assert!(file == crd(), "crds/batchjobs.yaml differs from crates/crd: run `make codegen`");
+}
+
+/// The annotation that plain `kubectl apply` keeps the manifest in ends at 262,144 bytes; this leaves room to grow.
+#[test]
+fn it_fits_into_client_side_apply() {
+    let size = crd().to_string().len();
+    assert!(size < 200_000, "{size} bytes");
+}
+
+#[test]
+fn it_is_one() {
+    let crd: CustomResourceDefinition = serde_json::from_value(crd()).expect("a CRD");
+    assert_eq!(crd.spec.group, GROUP);
+    assert_eq!(crd.spec.versions[0].name, VERSION);
+    assert_eq!(crd.metadata.name.as_deref(), Some("batchjobs.batchjob.dev"));
+}
+
+#[test]
+fn every_field_of_a_job_is_here() {
+    let names = |schema: &Value| -> BTreeSet<String> {
+        schema["properties"].as_object().expect("fields").keys().cloned().collect()
+    };
+    let mut job = names(&kubernetes::bare::<JobSpec>());
+    for field in NOT_OURS {
+        assert!(job.remove(*field), "a Job has no {field} any more");
+    }
+    assert_eq!(names(&root()["properties"]["spec"]), job);
+}
+
+/// A default in a spec is drift to GitOps tools; an explicit null would be stored and break the scale path.
+#[test]
+fn spec_has_no_default_and_nothing_is_nullable() {
+    let root = root();
+    assert_eq!(count(at(&root, "spec"), "default"), 0);
+    assert_eq!(count(&root, "default"), 1, "that of .status");
+    assert_eq!(root["properties"]["status"]["default"], serde_json::json!({ "observedGeneration": -1 }));
+    assert_eq!(count(&root, "nullable"), 0);
+}
+
+#[test]
+fn own_fields_have_descriptions_and_the_template_has_none_inside() {
+    let root = root();
+    for part in ["spec", "status"] {
+        for (field, schema) in at(&root, part)["properties"].as_object().expect("fields") {
+            let words = schema["description"].as_str().unwrap_or_default();
+            assert!(!words.is_empty(), "{part}.{field} has no description");
+            assert!(!words.contains('\n'), "{part}.{field}: {words}");
+        }
+    }
+    for field in ["template", "podFailurePolicy", "successPolicy"] {
+        assert_eq!(count(&root["properties"]["spec"]["properties"][field], "description"), 1, "its own");
+    }
+}
+
+#[test]
+fn lists_are_merged_as_in_kubernetes() {
+    let root = root();
+    let pod = at(&root, "spec.template.spec");
+    for (path, keys) in MAP_LISTS {
+        let list = at(pod, path);
+        assert_eq!(list["x-kubernetes-list-type"], "map", "{path}");
+        assert_eq!(list["x-kubernetes-list-map-keys"], serde_json::json!(keys), "{path}");
+    }
+    // Two equal ports are fine in a Job, and as a map they would need a default.
+    assert_eq!(at(pod, "containers[].ports")["x-kubernetes-list-type"], Value::Null);
+    assert_eq!(at(&root, "status.conditions")["x-kubernetes-list-map-keys"], serde_json::json!(["type"]));
+    assert_eq!(at(pod, "nodeSelector")["x-kubernetes-map-type"], "atomic");
+    assert_eq!(at(pod, "containers[].envFrom[].secretRef")["required"], Value::Null);
+}
+
+#[test]
+fn numbers_and_texts_are_told_apart_as_in_kubernetes() {
+    let root = root();
+    let container = at(&root, "spec.template.spec.containers[]");
+    let port = at(container, "livenessProbe.httpGet.port");
+    assert_eq!(port["x-kubernetes-int-or-string"], true);
+    assert_eq!(port["anyOf"], serde_json::json!([{ "type": "integer" }, { "type": "string" }]));
+    let quantity = &at(container, "resources.requests")["additionalProperties"];
+    assert_eq!(quantity["x-kubernetes-preserve-unknown-fields"], true);
+    assert!(quantity["pattern"].is_string());
+    assert_eq!(quantity["type"], Value::Null, "a type would refuse `cpu: 0.5`");
+}
+
+/// The API server refuses a CRD whose rule names a field that does not exist.
+#[test]
+fn rules_name_fields_that_exist() {
+    let root = root();
+    for rule in rules::spec(UNSUPPORTED).into_iter().chain(rules::spec(&[])) {
+        assert!(at(&root["properties"]["spec"], &rule.field_path).is_object(), "{rule:?}");
+    }
+    for rule in rules::root() {
+        assert!(at(&root, &rule.field_path).is_object(), "{rule:?}");
+    }
+}
+
+#[test]
+fn every_rule_has_a_case_that_breaks_it() {
+    let admission: Value = serde_saphyr::from_str(&read("tests/admission.yaml")).expect("YAML");
+    let cases = admission["cases"].as_array().expect("cases");
+    for rule in rules::root().into_iter().chain(rules::spec(UNSUPPORTED)) {
+        let breaks_it = |case: &&Value| case["says"].as_str().is_some_and(|says| says.contains(&rule.message));
+        assert!(cases.iter().any(|case| breaks_it(&case)), "no case in tests/admission.yaml for: {}", rule.message);
+    }
+}
