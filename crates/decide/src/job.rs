@@ -1,0 +1,147 @@
+//! One job: from its pods and its ledger to the next plan. This file is the table of contents.
+
+pub mod attempt;
+pub mod finish;
+pub mod indexes;
+pub mod ledger;
+pub mod name;
+pub mod pod;
+pub mod reasons;
+pub mod retry;
+pub mod scale;
+pub mod spec;
+pub mod status;
+pub mod tally;
+
+use batchjob_crd::BatchJobStatus;
+
+use crate::observed::{Job, Observed, Obstacle};
+use crate::plan::{Action, Counted, Finished, Plan};
+use attempt::Attempt;
+use finish::Evidence;
+use name::PodNames;
+use scale::Scale;
+use spec::Spec;
+use status::Picture;
+use tally::Tally;
+
+/// What should happen next to one job.
+pub fn decide(observed: &Observed) -> Plan {
+    let names = PodNames::of(&observed.job);
+    let mut tally = tally::tally(&observed.job, &observed.pods, &names);
+    if let Some(finished_at) = status::finished_at(&observed.job.status) {
+        return after_the_end(observed, &tally, finished_at);
+    }
+    let spec = match Spec::read(&observed.job.spec) {
+        Ok(spec) => spec,
+        Err(message) => return only_status(observed, status::invalid(&observed.job, message, observed.now)),
+    };
+    if observed.job.is_deleted {
+        return let_go(observed, &spec, tally);
+    }
+
+    let verdict = finish::verdict(&Evidence { observed, spec: &spec, tally: &tally });
+    let mut scale = match verdict {
+        Some(_) => Scale::default(),
+        None => scale::scale(&spec, &tally, observed.now),
+    };
+    let blocked = if scale.start.is_empty() { None } else { obstacle(observed) };
+    if blocked.is_some() {
+        scale.start.clear();
+    }
+    for attempt in &scale.stop {
+        tally.ledger.stop(attempt.id.index, attempt.id.attempt);
+    }
+    // The job fails: what still runs is deleted, and counted as failed when it is seen to end, as batch/v1 Job does.
+    let condemned: &[Attempt<'_>] = if verdict.is_some() { &tally.current } else { &[] };
+
+    let picture = Picture { observed, spec: &spec, tally: &tally, scale: &scale, verdict: verdict.as_ref(), blocked };
+    let status = status::project(&picture);
+
+    let mut plan = Plan { reasons: reasons::reasons(&picture, &status), ..Plan::default() };
+    plan.counted = counted(&tally, &observed.job.status, &status);
+    plan.actions.extend(scale.start.iter().map(|&id| Action::CreatePod(id)));
+    plan.actions.extend(deletes(tally.strays.iter().chain(condemned)));
+    plan.actions.extend(write_if_changed(observed, status));
+    plan.actions.extend(deletes(&scale.stop));
+    plan.actions.extend(tally.releasable.iter().cloned().map(Action::ReleasePod));
+
+    if verdict.is_none() {
+        plan.wake(scale.next_retry.map(|(_, at)| at));
+        plan.wake(finish::deadline(observed, &spec));
+    }
+    if let Some(Obstacle::Refused { retry_at, .. }) = blocked {
+        plan.wake(Some(*retry_at));
+    }
+    if scale.is_cut {
+        plan.wake(Some(observed.now));
+    }
+    plan
+}
+
+/// A finished job: its status stands. What is left of its pods is cleared up, and when its time comes it goes itself.
+fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    plan.actions.extend(deletes(tally.strays.iter().chain(&tally.current)));
+    let expiry = Spec::read(&observed.job.spec).ok().and_then(|spec| finish::expiry(&spec, finished_at));
+    let is_expired = expiry.is_some_and(|expiry| expiry <= observed.now) && !observed.job.is_deleted;
+    if !is_expired {
+        plan.actions.extend(write_if_changed(observed, status::after_the_end(&observed.job)));
+        plan.wake(expiry.filter(|_| !observed.job.is_deleted));
+    }
+    plan.actions.extend(tally.releasable.iter().cloned().map(Action::ReleasePod));
+    if is_expired {
+        plan.actions.push(Action::DeleteJob);
+    }
+    plan
+}
+
+/// The job is being deleted: what has ended is counted, every pod is let go, and none is created or deleted: whether
+/// the pods go too is for the garbage collector, which knows how the deletion was asked for.
+fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
+    let scale = Scale::default();
+    let picture = Picture { observed, spec, tally: &tally, scale: &scale, verdict: None, blocked: None };
+    let status = status::project(&picture);
+    let mut plan = Plan { counted: counted(&tally, &observed.job.status, &status), ..only_status(observed, status) };
+    let held = observed.pods.iter().filter(|pod| pod.is_held);
+    plan.actions.extend(held.map(|pod| Action::ReleasePod((&**pod).into())));
+    plan
+}
+
+fn only_status(observed: &Observed, status: BatchJobStatus) -> Plan {
+    Plan { actions: write_if_changed(observed, status).into_iter().collect(), ..Plan::default() }
+}
+
+fn write_if_changed(observed: &Observed, status: BatchJobStatus) -> Option<Action> {
+    (status != observed.job.status).then(|| Action::WriteStatus(Box::new(status)))
+}
+
+fn deletes<'a>(attempts: impl IntoIterator<Item = &'a Attempt<'a>>) -> impl Iterator<Item = Action> {
+    attempts.into_iter().map(|attempt| Action::DeletePod(attempt.pod.into()))
+}
+
+/// What stands in the way of creates now.
+fn obstacle(observed: &Observed) -> Option<&Obstacle> {
+    observed.obstacle.as_ref().filter(|obstacle| match obstacle {
+        Obstacle::TemplateRejected { generation, .. } => *generation == observed.job.generation,
+        Obstacle::Refused { retry_at, .. } => *retry_at > observed.now,
+    })
+}
+
+fn counted(tally: &Tally<'_>, before: &BatchJobStatus, after: &BatchJobStatus) -> Counted {
+    let finished = match (status::finished_at(before), status::finished_at(after)) {
+        (None, Some(_)) => Some(Finished {
+            succeeded: after.phase == Some(batchjob_crd::Phase::Succeeded),
+            reason: after.reason.clone().unwrap_or_default(),
+        }),
+        _ => None,
+    };
+    Counted { succeeded: tally.succeeded.len() as u32, failed: tally.failed.len() as u32, finished }
+}
+
+impl Job {
+    /// What every pod of the job carries, and `kubectl scale` and autoscalers look for.
+    pub fn selector(&self) -> String {
+        format!("{}={}", batchjob_crd::keys::CONTROLLER_UID, self.uid)
+    }
+}

@@ -1,0 +1,148 @@
+//! Sets of indexes, written as "0-3,7".
+//!
+//! Kept as sorted intervals: 100,000 completed indexes are one interval, and the text in the status is as short.
+//! Unlike batch/v1 Job, two neighbours are written as an interval too ("1-2", where Job writes "1,2"): both forms are
+//! read.
+
+use std::fmt;
+
+/// A set of indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexSet {
+    /// First and last index of each run; sorted, disjoint and never adjacent.
+    runs: Vec<(u32, u32)>,
+}
+
+impl IndexSet {
+    /// How many indexes are in the set.
+    pub fn len(&self) -> usize {
+        self.runs.iter().map(|&(first, last)| (last - first) as usize + 1).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub fn contains(&self, index: u32) -> bool {
+        let after = self.runs.partition_point(|&(first, _)| first <= index);
+        after > 0 && self.runs[after - 1].1 >= index
+    }
+
+    /// Adds `index`; false if it was in the set already.
+    pub fn insert(&mut self, index: u32) -> bool {
+        let at = self.runs.partition_point(|&(first, _)| first <= index);
+        if at > 0 && self.runs[at - 1].1 >= index {
+            return false;
+        }
+        let extends_previous = at > 0 && self.runs[at - 1].1 + 1 == index;
+        let extends_next = at < self.runs.len() && self.runs[at].0 == index + 1;
+        match (extends_previous, extends_next) {
+            (true, true) => {
+                self.runs[at - 1].1 = self.runs[at].1;
+                self.runs.remove(at);
+            }
+            (true, false) => self.runs[at - 1].1 = index,
+            (false, true) => self.runs[at].0 = index,
+            (false, false) => self.runs.insert(at, (index, index)),
+        }
+        true
+    }
+
+    /// The indexes, in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.runs.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    /// Reads "0-3,7". What cannot be read, such as a part out of order, is left out: a status that somebody broke must
+    /// not stop the job, and an index that is not known as done is done again rather than lost.
+    pub fn parse(text: &str) -> IndexSet {
+        let mut set = IndexSet::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let Some((first, last)) = parse_run(part) else { continue };
+            match set.runs.last_mut() {
+                Some(previous) if first <= previous.1 => {}
+                Some(previous) if first == previous.1 + 1 => previous.1 = last,
+                _ => set.runs.push((first, last)),
+            }
+        }
+        set
+    }
+}
+
+/// Reads "3" or "3-7".
+pub(super) fn parse_run(text: &str) -> Option<(u32, u32)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    // The last index must leave room for the one after it.
+    (first <= last && last < u32::MAX).then_some((first, last))
+}
+
+/// Writes "3" or "3-7".
+pub(super) fn write_run(f: &mut fmt::Formatter<'_>, first: u32, last: u32) -> fmt::Result {
+    if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+}
+
+impl fmt::Display for IndexSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, &(first, last)) in self.runs.iter().enumerate() {
+            if n > 0 {
+                f.write_str(",")?;
+            }
+            write_run(f, first, last)?;
+        }
+        Ok(())
+    }
+}
+
+impl FromIterator<u32> for IndexSet {
+    fn from_iter<I: IntoIterator<Item = u32>>(indexes: I) -> IndexSet {
+        let mut set = IndexSet::default();
+        for index in indexes {
+            set.insert(index);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_join_whatever_the_order() {
+        for order in [[0, 1, 2, 4], [4, 2, 1, 0], [2, 0, 4, 1], [1, 0, 2, 4]] {
+            let set: IndexSet = order.into_iter().collect();
+            assert_eq!(set.to_string(), "0-2,4", "inserted in the order {order:?}");
+            assert_eq!(set.len(), 4);
+        }
+    }
+
+    #[test]
+    fn inserting_twice_changes_nothing() {
+        let mut set = IndexSet::parse("3-5");
+        assert!(!set.insert(4));
+        assert!(set.insert(6));
+        assert_eq!(set.to_string(), "3-6");
+    }
+
+    #[test]
+    fn what_it_writes_it_reads_back() {
+        for text in ["", "0", "0-3,7", "5,9-10,4000000000"] {
+            assert_eq!(IndexSet::parse(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn jobs_own_form_is_read_and_nonsense_is_left_out() {
+        assert_eq!(IndexSet::parse("1,2,3-5").to_string(), "1-5");
+        assert_eq!(IndexSet::parse("7-3,x,-1,2,1,4294967295").to_string(), "2");
+    }
+
+    #[test]
+    fn contains_only_what_is_in_a_run() {
+        let set = IndexSet::parse("0-3,7");
+        let members: Vec<u32> = (0..10).filter(|&index| set.contains(index)).collect();
+        assert_eq!(members, [0, 1, 2, 3, 7]);
+        assert_eq!(set.iter().collect::<Vec<_>>(), members);
+    }
+}

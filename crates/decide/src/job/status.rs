@@ -1,0 +1,352 @@
+//! What users see: counts, conditions and words, projected from the ledger and the pods.
+//!
+//! Nothing here is counted up or remembered: the status is computed anew in every pass, and only what a status alone
+//! can tell (when the job started, when a condition changed) is taken over from the one before.
+
+use batchjob_crd::{BatchJobStatus, Phase, condition, reason};
+use jiff::{SignedDuration, Timestamp, Unit};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::attempt::Attempt;
+use super::finish::Verdict;
+use super::scale::Scale;
+use super::spec::{Completions, Spec};
+use super::tally::Tally;
+use crate::observed::{Job, Observed, Obstacle, PodPhase};
+
+/// What one pass has found, from which the status and the events are written.
+pub struct Picture<'a> {
+    pub observed: &'a Observed,
+    pub spec: &'a Spec,
+    pub tally: &'a Tally<'a>,
+    pub scale: &'a Scale<'a>,
+    pub verdict: Option<&'a Verdict>,
+    pub blocked: Option<&'a Obstacle>,
+}
+
+impl<'a> Picture<'a> {
+    /// The attempts that go on: those that are not stopped in this pass.
+    fn staying(&self) -> impl Iterator<Item = &'a Attempt<'a>> {
+        let stop = &self.scale.stop;
+        let is_stopped = |attempt: &Attempt<'_>| stop.binary_search_by_key(&attempt.id, |stop| stop.id).is_ok();
+        self.tally.current.iter().filter(move |attempt| !is_stopped(attempt))
+    }
+}
+
+/// When the job ended; None while it has not.
+pub fn finished_at(status: &BatchJobStatus) -> Option<Timestamp> {
+    let ends = [condition::COMPLETE, condition::FAILED];
+    let end = status.conditions.iter().find(|c| ends.contains(&c.type_.as_str()) && c.status == "True")?;
+    Some(end.last_transition_time.0)
+}
+
+/// The status once the plan of this pass is carried out.
+pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
+    let Picture { observed, spec, tally, scale, verdict, .. } = picture;
+    let before = &observed.job.status;
+    let ledger = &tally.ledger;
+    let now = whole_seconds(observed.now);
+
+    // What this plan deletes is terminating by the time the status is written, and what it creates is active.
+    let n_condemned = if verdict.is_some() { tally.current.len() } else { scale.stop.len() };
+    let n_active = tally.current.len() + scale.start.len() - n_condemned;
+    let n_terminating = tally.n_terminating + tally.strays.len() + n_condemned;
+    let n_ready = match verdict {
+        Some(_) => 0,
+        None => picture.staying().filter(|attempt| attempt.is_ready()).count(),
+    };
+
+    let mut status = BatchJobStatus {
+        active: Some(as_count(n_active)),
+        ready: Some(as_count(n_ready)),
+        terminating: Some(as_count(n_terminating)),
+        succeeded: Some(as_count(ledger.completed.len())),
+        failed: Some(ledger.failed.min(i32::MAX as u32) as i32),
+        completed_indexes: Some(ledger.completed.to_string()).filter(|text| !text.is_empty()),
+        open_indexes: Some(ledger.open.to_string()).filter(|text| !text.is_empty()),
+        completions_summary: Some(completions_summary(spec, ledger.completed.len())),
+        parallelism: Some(as_count(spec.parallelism as usize)),
+        backoff_limit: Some(as_count(spec.backoff_limit as usize)),
+        start_time: start_time(picture).map(Time),
+        ..carried_over(&observed.job)
+    };
+    let mut conditions = Conditions { list: before.conditions.clone(), generation: observed.job.generation, now };
+    match verdict {
+        Some(verdict) => {
+            conclude(&mut status, &mut conditions, verdict, n_active + n_terminating == 0, now);
+        }
+        None => {
+            status.phase = Some(phase(picture));
+            report_progress(picture, &mut status, &mut conditions);
+        }
+    }
+    status.conditions = conditions.list;
+    status
+}
+
+/// The status of a job whose spec cannot be acted on.
+pub fn invalid(job: &Job, message: String, now: Timestamp) -> BatchJobStatus {
+    let mut conditions =
+        Conditions { list: job.status.conditions.clone(), generation: job.generation, now: whole_seconds(now) };
+    conditions.stall(reason::INVALID_SPEC, message);
+    BatchJobStatus {
+        phase: Some(job.status.phase.unwrap_or(Phase::Pending)),
+        reason: Some(reason::INVALID_SPEC.to_owned()),
+        conditions: conditions.list,
+        ..carried_over(job)
+    }
+}
+
+/// A finished job's status stands, except that a change of its spec was seen.
+pub fn after_the_end(job: &Job) -> BatchJobStatus {
+    carried_over(job)
+}
+
+/// What stays as it is unless a pass says otherwise.
+fn carried_over(job: &Job) -> BatchJobStatus {
+    BatchJobStatus { observed_generation: Some(job.generation), selector: Some(job.selector()), ..job.status.clone() }
+}
+
+/// The time from which activeDeadlineSeconds counts: when the job was first seen, and again when it is resumed.
+fn start_time(picture: &Picture<'_>) -> Option<Timestamp> {
+    let before = picture.observed.job.status.start_time.as_ref().map(|time| time.0);
+    match picture.verdict {
+        // A verdict does not start a job, except that a finished one has a start (`validateJobStatus`).
+        Some(_) => before.or(Some(whole_seconds(picture.observed.now))),
+        None if picture.spec.is_suspended => None,
+        None => before.or(Some(whole_seconds(picture.observed.now))),
+    }
+}
+
+fn phase(picture: &Picture<'_>) -> Phase {
+    let Picture { spec, tally, .. } = picture;
+    if spec.is_suspended {
+        return Phase::Suspended;
+    }
+    let has_begun = !tally.ledger.completed.is_empty()
+        || tally.ledger.failed > 0
+        || picture.staying().any(|attempt| attempt.pod.phase == PodPhase::Running);
+    if has_begun { Phase::Running } else { Phase::Pending }
+}
+
+/// It is decided how the job ends: the interim condition, and once the last pod is gone the final ones.
+fn conclude(
+    status: &mut BatchJobStatus,
+    conditions: &mut Conditions,
+    verdict: &Verdict,
+    is_over: bool,
+    now: Timestamp,
+) {
+    let Verdict { succeeded, reason, message } = verdict;
+    let (interim, last, phase) = match succeeded {
+        true => (condition::SUCCESS_CRITERIA_MET, condition::COMPLETE, Phase::Succeeded),
+        false => (condition::FAILURE_TARGET, condition::FAILED, Phase::Failed),
+    };
+    conditions.set(interim, true, reason, message.clone());
+    status.reason = Some(reason.clone());
+    if !is_over {
+        status.phase = Some(Phase::Running);
+        let n_left = status.active.unwrap_or_default() + status.terminating.unwrap_or_default();
+        conditions.reconcile(reason::TERMINATING_PODS, format!("{message}; pods still ending: {n_left}"));
+        return;
+    }
+    conditions.set(last, true, reason, message.clone());
+    conditions.set(condition::FINISHED, true, reason, message.clone());
+    status.phase = Some(phase);
+    status.duration = status.start_time.as_ref().map(|start| duration(now.duration_since(start.0)));
+    if *succeeded {
+        // Only where it completed, as batch/v1 Job has it: the end of a failed job is the time of its condition.
+        status.completion_time = Some(Time(now));
+        conditions.complete(message.clone());
+    } else {
+        conditions.stall(reason, message.clone());
+    }
+}
+
+fn report_progress(picture: &Picture<'_>, status: &mut BatchJobStatus, conditions: &mut Conditions) {
+    let Picture { spec, blocked, .. } = picture;
+    let was_suspended = conditions.is_true(condition::SUSPENDED);
+    if spec.is_suspended {
+        status.reason = None;
+        conditions.set(condition::SUSPENDED, true, reason::JOB_SUSPENDED, "Job suspended".to_owned());
+        conditions.clear_progress();
+        return;
+    }
+    if was_suspended {
+        conditions.set(condition::SUSPENDED, false, reason::JOB_RESUMED, "Job resumed".to_owned());
+    }
+    if let Some(Obstacle::TemplateRejected { message, .. }) = blocked {
+        status.reason = Some(reason::POD_TEMPLATE_REJECTED.to_owned());
+        conditions.stall(reason::POD_TEMPLATE_REJECTED, message.clone());
+        return;
+    }
+    let (trouble, detail) = trouble(picture);
+    let mut message = progress(picture, status);
+    if let Some(detail) = detail {
+        message = format!("{message}; {detail}");
+    }
+    let word = trouble.unwrap_or(match status.phase {
+        Some(Phase::Running) => reason::RUNNING,
+        _ => reason::PENDING,
+    });
+    status.reason = trouble.map(str::to_owned);
+    conditions.reconcile(word, message);
+}
+
+/// "3/5 done, 2 active, 1 failed": what a person asks first.
+fn progress(picture: &Picture<'_>, status: &BatchJobStatus) -> String {
+    let done = completions_summary(picture.spec, picture.tally.ledger.completed.len());
+    let mut message = format!("{done} done, {} active", status.active.unwrap_or_default());
+    for (count, word) in [(status.failed, "failed"), (status.terminating, "terminating")] {
+        match count {
+            None | Some(0) => {}
+            Some(count) => message += &format!(", {count} {word}"),
+        }
+    }
+    message
+}
+
+/// What is in the way, the worst first: as a word, and in words.
+fn trouble<'a>(picture: &Picture<'a>) -> (Option<&'a str>, Option<String>) {
+    let Picture { spec, tally, scale, blocked, .. } = picture;
+    if let Some(Obstacle::Refused { reason, message, .. }) = blocked {
+        return (Some(reason.as_str()), Some(format!("cannot create pods: {message}")));
+    }
+    if let Some((attempt, (reason, message))) =
+        tally.current.iter().find_map(|attempt| attempt.hindrance().map(|hindrance| (attempt, hindrance)))
+    {
+        return (Some(reason), Some(format!("{}: {message}", attempt.id)));
+    }
+    if let Some((id, at)) = scale.next_retry {
+        let detail = format!("{id} starts at {}", whole_seconds(at));
+        // Others are at work meanwhile: that one waits is no trouble of the job.
+        let is_idle = tally.current.is_empty() && scale.start.is_empty();
+        return (is_idle.then_some(reason::BACKING_OFF), Some(detail));
+    }
+    if spec.parallelism == 0 {
+        return (Some(reason::PARALLELISM_ZERO), Some("parallelism is 0: raise it to go on".to_owned()));
+    }
+    (None, None)
+}
+
+/// "3/5", or for a work queue "0/1 of 3", as `kubectl get jobs` writes it.
+fn completions_summary(spec: &Spec, n_done: usize) -> String {
+    match spec.completions {
+        Completions::Fixed(completions) => format!("{n_done}/{completions}"),
+        Completions::WorkQueue if spec.parallelism > 1 => format!("{n_done}/1 of {}", spec.parallelism),
+        Completions::WorkQueue => format!("{n_done}/1"),
+    }
+}
+
+/// Times in objects are whole seconds: with anything finer, what is read back would differ from what was written.
+fn whole_seconds(at: Timestamp) -> Timestamp {
+    at.round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor)).unwrap_or(at)
+}
+
+fn as_count(n: usize) -> i32 {
+    n.try_into().unwrap_or(i32::MAX)
+}
+
+/// "42s", "3m5s", "2h10m", "4d3h": the two largest units, as kubectl writes it.
+fn duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let largest = units.iter().position(|&(unit, _)| seconds >= unit).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    let mut text = String::new();
+    for &(unit, name) in units.iter().skip(largest).take(2) {
+        if rest >= unit || text.is_empty() {
+            text += &format!("{}{name}", rest / unit);
+        }
+        rest %= unit;
+    }
+    text
+}
+
+/// The list of conditions, one of each type, with the time of each change of a status.
+struct Conditions {
+    list: Vec<Condition>,
+    generation: i64,
+    now: Timestamp,
+}
+
+impl Conditions {
+    fn is_true(&self, type_: &str) -> bool {
+        self.list.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+    }
+
+    fn set(&mut self, type_: &str, is_true: bool, reason: &str, message: String) {
+        let status = if is_true { "True" } else { "False" };
+        let at = self.list.iter().position(|condition| condition.type_ == type_);
+        let unchanged_since = at.map(|at| &self.list[at]).filter(|before| before.status == status);
+        let condition = Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: shortened(message),
+            observed_generation: Some(self.generation),
+            last_transition_time: unchanged_since.map_or(Time(self.now), |before| before.last_transition_time.clone()),
+        };
+        match at {
+            Some(at) => self.list[at] = condition,
+            None => self.list.push(condition),
+        }
+    }
+
+    fn remove(&mut self, type_: &str) {
+        self.list.retain(|condition| condition.type_ != type_);
+    }
+
+    // The three that kstatus reads: never two of them at once.
+
+    fn reconcile(&mut self, reason: &str, message: String) {
+        self.remove(condition::STALLED);
+        self.set(condition::RECONCILING, true, reason, message.clone());
+        self.set(condition::READY, false, reason, message);
+    }
+
+    fn stall(&mut self, reason: &str, message: String) {
+        self.remove(condition::RECONCILING);
+        self.set(condition::STALLED, true, reason, message.clone());
+        self.set(condition::READY, false, reason, message);
+    }
+
+    fn complete(&mut self, message: String) {
+        self.clear_progress();
+        self.set(condition::READY, true, reason::SUCCEEDED, message);
+    }
+
+    fn clear_progress(&mut self) {
+        for type_ in [condition::RECONCILING, condition::STALLED, condition::READY] {
+            self.remove(type_);
+        }
+    }
+}
+
+/// A condition's message has at most 32,768 characters; a person reads the first thousand.
+fn shortened(mut message: String) -> String {
+    const MAX: usize = 1024;
+    if message.len() > MAX {
+        let end = (0..=MAX).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_its_two_largest_units() {
+        let written = [0, 42, 60, 185, 3600, 7805, 86_400, 360_000].map(|s| duration(SignedDuration::from_secs(s)));
+        assert_eq!(written, ["0s", "42s", "1m", "3m5s", "1h", "2h10m", "1d", "4d4h"]);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let cut = shortened("é".repeat(1000));
+        assert!(cut.len() <= 1024 + '…'.len_utf8() && cut.ends_with("é…"), "{cut}");
+    }
+}

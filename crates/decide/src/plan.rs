@@ -1,0 +1,120 @@
+//! What a decision says: a value that can be printed, compared and carried out.
+
+use std::fmt;
+
+use batchjob_crd::BatchJobStatus;
+use jiff::Timestamp;
+
+use crate::observed::Pod;
+
+/// Everything that should happen, and why. `act` carries it out and adds nothing.
+///
+/// The order of the actions is what makes a crash between any two of them harmless:
+///
+/// 1. creates, and deletes of pods that no longer matter: both can be repeated;
+/// 2. at most one status write, which is the ledger: it counts what has ended and moves past what is to be stopped;
+/// 3. what that write makes safe: deletes of the stopped pods, and releases of the counted ones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub actions: Vec<Action>,
+    /// Look again then, even if nothing changes.
+    pub wake_at: Option<Timestamp>,
+    /// Become events once the actions have succeeded.
+    pub reasons: Vec<Reason>,
+    /// For the metrics.
+    pub counted: Counted,
+}
+
+impl Plan {
+    /// Whether there is nothing to write. It may still be worth a look later, at [`wake_at`](Plan::wake_at).
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    pub(crate) fn wake(&mut self, at: Option<Timestamp>) {
+        self.wake_at = [self.wake_at, at].into_iter().flatten().min();
+    }
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create this attempt's pod: [`crate::job::pod::build`] makes it from the template.
+    CreatePod(AttemptId),
+    /// Delete it if it is still as it was seen: a pod that has finished since is looked at again first.
+    DeletePod(PodRef),
+    WriteStatus(Box<BatchJobStatus>),
+    /// Take our finalizer off.
+    ReleasePod(PodRef),
+    /// Its time to live is over: delete the job, its pods first.
+    DeleteJob,
+}
+
+/// Which attempt of which index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId {
+    /// From 0.
+    pub index: u32,
+    /// From 1.
+    pub attempt: u32,
+}
+
+/// A pod that was seen: never another one of the same name, so it carries the uid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub resource_version: Box<str>,
+}
+
+impl From<&Pod> for PodRef {
+    fn from(pod: &Pod) -> PodRef {
+        PodRef { name: pod.name.clone(), uid: pod.uid.clone(), resource_version: pod.resource_version.clone() }
+    }
+}
+
+/// Why: one event for the whole of what it is about, not one for each pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub severity: Severity,
+    /// The event's reason, with upstream's name where the meaning is upstream's: "SuccessfulCreate".
+    pub reason: String,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    Normal,
+    Warning,
+}
+
+/// What this plan's status write counts, for the metrics that upstream has for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub succeeded: u32,
+    pub failed: u32,
+    /// The job ends with this plan, for this reason: "CompletionsReached".
+    pub finished: Option<Finished>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    pub succeeded: bool,
+    pub reason: String,
+}
+
+impl Reason {
+    pub(crate) fn normal(reason: &str, message: impl Into<String>) -> Reason {
+        Reason { severity: Severity::Normal, reason: reason.to_owned(), message: message.into() }
+    }
+
+    pub(crate) fn warning(reason: &str, message: impl Into<String>) -> Reason {
+        Reason { severity: Severity::Warning, ..Reason::normal(reason, message) }
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "index {} attempt {}", self.index, self.attempt)
+    }
+}
