@@ -1,0 +1,101 @@
+//! Carries a plan out, and adds nothing: one file for each kind of thing that is written.
+//!
+//! The actions happen in the plan's order. Neighbours of the same kind go together, as many at a time as requests may
+//! be in flight; the first group that fails ends the plan, and the next pass decides on what is then so. The answer to
+//! every write goes into the caches at once, so the next pass knows of it.
+
+mod create;
+mod pods;
+mod status;
+
+use std::sync::Arc;
+
+use batchjob_decide::observed::Job;
+use batchjob_decide::{Action, Plan};
+
+use crate::error::{Error, WriteError};
+use crate::observe::jobs::{JobRecord, Jobs};
+use crate::observe::pods::Pods;
+use crate::writer::Writer;
+
+/// What acting needs: the way out, and the caches that learn what was written.
+#[derive(Clone)]
+pub struct Actor {
+    pub writer: Writer,
+    pub jobs: Arc<Jobs>,
+    pub pods: Arc<Pods>,
+}
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How many pods were created, even if the plan failed later on.
+    pub n_created: usize,
+    pub n_released: usize,
+    pub error: Option<Error>,
+}
+
+impl Actor {
+    pub async fn act(&self, record: JobRecord, job: &Arc<Job>, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        outcome.error = self.act_in_order(record, job, &plan.actions, &mut outcome).await.err();
+        outcome
+    }
+
+    async fn act_in_order(
+        &self,
+        mut record: JobRecord,
+        job: &Arc<Job>,
+        actions: &[Action],
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        for group in actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+            match &group[0] {
+                Action::CreatePod(_) => {
+                    let ids = group.iter().filter_map(|action| match action {
+                        Action::CreatePod(id) => Some(*id),
+                        _ => None,
+                    });
+                    let (n_created, result) = self.create_pods(job, &ids.collect::<Vec<_>>()).await;
+                    outcome.n_created += n_created;
+                    result?;
+                }
+                Action::DeletePod(_) => {
+                    let pods = group.iter().filter_map(|action| match action {
+                        Action::DeletePod(pod) => Some(pod),
+                        _ => None,
+                    });
+                    self.delete_pods(&job.namespace, pods).await?;
+                }
+                Action::ReleasePod(_) => {
+                    let pods = group.iter().filter_map(|action| match action {
+                        Action::ReleasePod(pod) => Some(pod),
+                        _ => None,
+                    });
+                    outcome.n_released += self.release_pods(&job.namespace, pods).await?;
+                }
+                Action::WriteStatus(status) => record = self.write_status(&record, status).await?,
+                Action::DeleteJob => match self.writer.delete_job(&record).await {
+                    Err(error) if !error.is_not_found() => {
+                        return Err(self.stale(&record, "delete the job", error).await);
+                    }
+                    _ => {}
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// After a conflict the cache is behind: a fresh read ends the race sooner than the watch does.
+    async fn stale(&self, record: &JobRecord, what: &str, error: WriteError) -> Error {
+        if error.is_conflict() || error.is_not_found() {
+            match self.writer.job(&record.key.namespace, &record.key.name).await {
+                Ok(fresh) => self.jobs.reread(&record.key, Some(fresh)),
+                Err(error) if error.is_not_found() => self.jobs.reread(&record.key, None),
+                // The watch will tell.
+                Err(_) => {}
+            }
+        }
+        Error::write(format!("{what} of {}", record.key), error)
+    }
+}

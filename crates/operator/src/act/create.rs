@@ -1,0 +1,69 @@
+//! Creates pods, with a slow start: 1, then 2, 4, 8 … at a time, and no more once one has failed.
+//!
+//! If the API server refuses one pod of a job, it most likely refuses them all: a job of a thousand pods in a namespace
+//! without quota costs one request, not a thousand (`slowStartBatch` in `pkg/controller/job/job_controller.go`).
+
+use std::sync::Arc;
+
+use batchjob_decide::job::name::PodNames;
+use batchjob_decide::job::pod;
+use batchjob_decide::observed::{Job, RefusedReason};
+use batchjob_decide::plan::AttemptId;
+use futures::future::join_all;
+
+use super::Actor;
+use crate::error::{Error, Refusal};
+
+impl Actor {
+    /// Answers with how many were created, whatever came after.
+    pub(super) async fn create_pods(&self, job: &Arc<Job>, ids: &[AttemptId]) -> (usize, Result<(), Error>) {
+        let mut n_created = 0;
+        let mut rest = ids;
+        let mut batch_size = 1;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(batch_size.min(rest.len()));
+            let results = join_all(batch.iter().map(|&id| self.create_pod(job, id))).await;
+            n_created += results.iter().filter(|result| result.is_ok()).count();
+            if let Some(error) = results.into_iter().find_map(Result::err) {
+                return (n_created, Err(error));
+            }
+            rest = later;
+            batch_size *= 2;
+        }
+        (n_created, Ok(()))
+    }
+
+    async fn create_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
+        match self.writer.create_pod(&pod::build(job, id)).await {
+            Ok(record) => {
+                self.pods.created(record);
+                Ok(())
+            }
+            // It was created before, and the answer was lost; or it is somebody else's.
+            Err(error) if error.is_already_there() => self.find_pod(job, id).await,
+            Err(error) => Err(match error.refusal() {
+                Some(refusal) => Error::Create {
+                    pod: format!("{}/{}", job.namespace, PodNames::of(job).write(id)),
+                    refusal,
+                    message: error.status().map_or_else(|| error.to_string(), |status| status.message.clone()),
+                },
+                None => Error::write(format!("create the pod of {id} of {}/{}", job.namespace, job.name), error),
+            }),
+        }
+    }
+
+    async fn find_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
+        let name = PodNames::of(job).write(id);
+        let record = self.writer.pod(&job.namespace, &name).await;
+        let record = record.map_err(|error| Error::write(format!("read pod {}/{name}", job.namespace), error))?;
+        if record.owner.as_ref().is_some_and(|owner| *owner.uid == *job.uid) {
+            self.pods.created(record);
+            return Ok(());
+        }
+        Err(Error::Create {
+            message: format!("there is a pod {name} already, and it is not of this job: delete it or rename it"),
+            pod: format!("{}/{name}", job.namespace),
+            refusal: Refusal::Refused(RefusedReason::NameTaken),
+        })
+    }
+}

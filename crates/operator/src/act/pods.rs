@@ -1,0 +1,66 @@
+//! Deletes pods and lets them go. Both carry the uid: a pod made anew under the same name is never touched.
+
+use batchjob_decide::plan::PodRef;
+use futures::future::join_all;
+
+use super::Actor;
+use crate::error::Error;
+
+impl Actor {
+    pub(super) async fn delete_pods<'a>(
+        &self,
+        namespace: &str,
+        pods: impl Iterator<Item = &'a PodRef>,
+    ) -> Result<(), Error> {
+        let results = join_all(pods.map(|pod| self.delete_pod(namespace, pod))).await;
+        results.into_iter().collect()
+    }
+
+    async fn delete_pod(&self, namespace: &str, pod: &PodRef) -> Result<(), Error> {
+        match self.writer.delete_pod(namespace, pod).await {
+            Ok(Some(record)) => self.pods.wrote(record),
+            // The watch tells when it is gone.
+            Ok(None) => {}
+            Err(error) if error.is_not_found() => self.pods.is_gone(&pod.uid),
+            Err(error) => {
+                if error.is_conflict() {
+                    self.reread_pod(namespace, pod).await;
+                }
+                return Err(Error::write(format!("delete pod {namespace}/{}", pod.name), error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes our finalizer off each; answers with how many.
+    pub(crate) async fn release_pods<'a>(
+        &self,
+        namespace: &str,
+        pods: impl Iterator<Item = &'a PodRef>,
+    ) -> Result<usize, Error> {
+        let results = join_all(pods.map(|pod| self.release_pod(namespace, pod))).await;
+        let n_released = results.iter().filter(|result| result.is_ok()).count();
+        results.into_iter().collect::<Result<(), Error>>().map(|()| n_released)
+    }
+
+    async fn release_pod(&self, namespace: &str, pod: &PodRef) -> Result<(), Error> {
+        match self.writer.release_pod(namespace, &pod.name, &pod.uid).await {
+            Ok(record) => self.pods.wrote(record),
+            // Gone, or another one of the same name: in both cases ours is no more.
+            Err(error) if error.is_not_found() || error.is_conflict() => self.pods.is_gone(&pod.uid),
+            Err(error) => return Err(Error::write(format!("release pod {namespace}/{}", pod.name), error)),
+        }
+        Ok(())
+    }
+
+    /// The pod has changed since it was seen: read it, so that the next pass sees what it is now.
+    async fn reread_pod(&self, namespace: &str, pod: &PodRef) {
+        match self.writer.pod(namespace, &pod.name).await {
+            Ok(record) if record.pod.uid == pod.uid => self.pods.wrote(record),
+            Ok(_) => self.pods.is_gone(&pod.uid),
+            Err(error) if error.is_not_found() => self.pods.is_gone(&pod.uid),
+            // The watch will tell.
+            Err(_) => {}
+        }
+    }
+}

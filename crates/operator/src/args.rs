@@ -1,0 +1,134 @@
+//! Every flag with its default. `--help` is made from this file, and the README's table is checked against it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs BatchJobs: watches them and their pods, decides what is next, writes it.
+#[derive(Debug, Parser)]
+#[command(name = "batchjob-operator", version, max_term_width = 100)]
+pub struct Command {
+    #[command(subcommand)]
+    pub other: Option<Other>,
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Other {
+    /// Run a small BatchJob with this image to its end, and say whether all is well: what `helm test` runs
+    Selftest(SelftestArgs),
+    /// Do nothing and succeed: what the pods of the selftest run
+    Noop,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct OperatorArgs {
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "BATCHJOB_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Look after the BatchJobs of this namespace only; empty means all namespaces
+    #[arg(long, env = "BATCHJOB_WATCH_NAMESPACE", default_value = "", value_name = "NAMESPACE")]
+    pub watch_namespace: String,
+
+    /// How many jobs are looked at at the same time
+    #[arg(long, env = "BATCHJOB_WORKERS", default_value = "16", value_name = "N", value_parser = at_least_one)]
+    pub workers: usize,
+
+    /// How many requests may wait for the API server's answer at the same time, watches aside
+    #[arg(
+        long,
+        env = "BATCHJOB_MAX_REQUESTS_IN_FLIGHT",
+        default_value = "64",
+        value_name = "N",
+        value_parser = at_least_one
+    )]
+    pub max_requests_in_flight: usize,
+
+    /// How long a request may take before it is given up and, if that is safe, tried again: 500ms, 30s, 1m
+    #[arg(long, env = "BATCHJOB_REQUEST_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// One JSON object a line, or text for people
+    #[arg(long, env = "BATCHJOB_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// error, warn, info, debug or trace; or a filter such as info,batchjob_operator=debug
+    #[arg(long, env = "BATCHJOB_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SelftestArgs {
+    /// Where the BatchJob is made
+    #[arg(long, default_value = "default")]
+    pub namespace: String,
+    /// The image of its pods: one that holds this program
+    #[arg(long)]
+    pub image: String,
+    /// How long it may take
+    #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Json,
+    Human,
+}
+
+impl OperatorArgs {
+    /// None for all namespaces.
+    pub fn namespace(&self) -> Option<&str> {
+        Some(self.watch_namespace.as_str()).filter(|namespace| !namespace.is_empty())
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("write 1 or more".to_owned()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("write a whole number".to_owned()),
+    }
+}
+
+/// "500ms", "30s", "1m 30s".
+fn duration(text: &str) -> Result<Duration, String> {
+    let written = || format!("{text:?} is no duration: write a number and a unit, such as 500ms, 30s or 1m");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| written())?;
+    match Duration::try_from(duration) {
+        Ok(Duration::ZERO) | Err(_) => Err("write more than 0s".to_owned()),
+        Ok(duration) => Ok(duration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_are_well_formed() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn an_empty_namespace_means_all() {
+        let namespace = |words: &[&str]| {
+            let command = Command::try_parse_from(std::iter::once(&"x").chain(words)).expect("valid");
+            command.operator.namespace().map(str::to_owned)
+        };
+        assert_eq!(namespace(&["--watch-namespace="]), None);
+        assert_eq!(namespace(&["--watch-namespace=team"]), Some("team".to_owned()));
+    }
+
+    #[test]
+    fn errors_say_what_to_write() {
+        let error = |word: &str| Command::try_parse_from(["x", word]).expect_err("invalid").to_string();
+        assert!(error("--workers=0").contains("write 1 or more"), "{}", error("--workers=0"));
+        assert!(error("--request-timeout=5").contains("such as 500ms, 30s or 1m"), "{}", error("--request-timeout=5"));
+        assert!(error("--log-format=xml").contains("json, human"), "{}", error("--log-format=xml"));
+    }
+}

@@ -1,0 +1,222 @@
+//! Events about jobs: queued, grouped, bounded.
+//!
+//! A pass never waits for an event. The same words about the same job within ten minutes are one event that is counted
+//! up; each job has a budget, so that one that goes wrong in a new way every second does not flood etcd; and what the
+//! queue has no room for is dropped and counted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchjob_crd::{GROUP, VERSION};
+use batchjob_decide::plan::{Reason, Severity};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::{Request, Resource as _};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::observe::jobs::JobRecord;
+use crate::observe::snapshot::now;
+use crate::writer::Writer;
+
+const CONTROLLER: &str = "batchjob.dev/operator";
+/// How many events may wait to be written.
+const QUEUE: usize = 1000;
+/// The same words within this time are counted up.
+const SAME_FOR: Duration = Duration::from_secs(600);
+/// How many events a job may have in a row, and how long it takes until it may have one more.
+const BURST: f64 = 25.0;
+const REFILL: Duration = Duration::from_secs(20);
+/// The API server's limit for a note, less a little.
+const MAX_NOTE: usize = 1000;
+
+/// Takes events; cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<(ObjectReference, Reason)>,
+    metrics: Arc<Metrics>,
+}
+
+impl Recorder {
+    /// The recorder, and the task that writes.
+    pub fn new(writer: Writer, metrics: Arc<Metrics>, instance: String) -> (Recorder, impl Future<Output = ()>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let scribe =
+            Scribe { writer, metrics: metrics.clone(), instance, seen: HashMap::new(), budgets: HashMap::new() };
+        (Recorder { queue: sender, metrics }, scribe.run(receiver))
+    }
+
+    pub fn publish(&self, job: &JobRecord, reason: Reason) {
+        let regarding = ObjectReference {
+            api_version: Some(format!("{GROUP}/{VERSION}")),
+            kind: Some("BatchJob".to_owned()),
+            namespace: Some(job.key.namespace.to_string()),
+            name: Some(job.key.name.to_string()),
+            uid: Some(job.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        if self.queue.try_send((regarding, reason)).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+
+    pub fn warn(&self, job: &JobRecord, reason: &str, message: String) {
+        self.publish(job, Reason { severity: Severity::Warning, reason: reason.to_owned(), message });
+    }
+}
+
+/// Writes events, one after the other.
+struct Scribe {
+    writer: Writer,
+    metrics: Arc<Metrics>,
+    instance: String,
+    seen: HashMap<Key, Seen>,
+    budgets: HashMap<String, Budget>,
+}
+
+/// What makes two events the same: the job's uid, the reason, the note.
+type Key = (String, String, String);
+
+struct Seen {
+    name: String,
+    count: i32,
+    last: Instant,
+}
+
+struct Budget {
+    left: f64,
+    at: Instant,
+}
+
+impl Scribe {
+    async fn run(mut self, mut queue: mpsc::Receiver<(ObjectReference, Reason)>) {
+        let mut next_tidying = Instant::now() + SAME_FOR;
+        while let Some((regarding, reason)) = queue.recv().await {
+            if Instant::now() >= next_tidying {
+                self.tidy();
+                next_tidying = Instant::now() + SAME_FOR;
+            }
+            self.write(regarding, reason).await;
+        }
+    }
+
+    async fn write(&mut self, regarding: ObjectReference, reason: Reason) {
+        let uid = regarding.uid.clone().unwrap_or_default();
+        if !self.budgets.entry(uid.clone()).or_insert_with(Budget::full).take() {
+            self.metrics.event_dropped();
+            return;
+        }
+        let key = (uid, reason.reason.clone(), reason.message.clone());
+        let seen = self.seen.get_mut(&key).filter(|seen| seen.last.elapsed() < SAME_FOR);
+        let (namespace, request, name, count) = match seen {
+            Some(seen) => {
+                seen.count += 1;
+                let namespace = regarding.namespace.clone().unwrap_or_default();
+                (namespace.clone(), count_up(&namespace, &seen.name, seen.count), seen.name.clone(), seen.count)
+            }
+            None => {
+                let event = event(regarding, reason, &self.instance);
+                let name = event.metadata.name.clone().unwrap_or_default();
+                (event.metadata.namespace.clone().unwrap_or_default(), create(&event), name, 1)
+            }
+        };
+        let result = match request {
+            Ok(request) => self.writer.write_event(request).await,
+            Err(error) => Err(error.into()),
+        };
+        match result {
+            Ok(()) => {
+                self.seen.insert(key, Seen { name, count, last: Instant::now() });
+            }
+            // The namespace may be going away, or the event's time was over: nothing depends on it.
+            Err(error) => {
+                self.seen.remove(&key);
+                self.metrics.event_dropped();
+                tracing::debug!(namespace, %error, "failed to write an event");
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        self.seen.retain(|_, seen| seen.last.elapsed() < SAME_FOR);
+        self.budgets.retain(|_, budget| budget.at.elapsed() < SAME_FOR);
+    }
+}
+
+impl Budget {
+    fn full() -> Budget {
+        Budget { left: BURST, at: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let refilled = self.at.elapsed().as_secs_f64() / REFILL.as_secs_f64();
+        self.left = (self.left + refilled).min(BURST);
+        self.at = Instant::now();
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+fn event(regarding: ObjectReference, reason: Reason, instance: &str) -> Event {
+    let now = now();
+    let job = regarding.name.clone().unwrap_or_default();
+    let mut note = reason.message;
+    if note.len() > MAX_NOTE {
+        let end = (0..=MAX_NOTE).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    Event {
+        metadata: ObjectMeta {
+            // The names that client-go gives: the object's, and the time in nanoseconds.
+            name: Some(format!("{job}.{:x}", now.as_nanosecond())),
+            namespace: regarding.namespace.clone(),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(instance.to_owned()),
+        action: Some(reason.reason.clone()),
+        reason: Some(reason.reason),
+        type_: Some(match reason.severity {
+            Severity::Normal => "Normal".to_owned(),
+            Severity::Warning => "Warning".to_owned(),
+        }),
+        note: Some(note),
+        regarding: Some(regarding),
+        ..Event::default()
+    }
+}
+
+fn create(event: &Event) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let body = serde_json::to_vec(event).map_err(kube::Error::SerdeError)?;
+    let url = Event::url_path(&(), event.metadata.namespace.as_deref());
+    Request::new(url).create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)
+}
+
+fn count_up(namespace: &str, name: &str, count: i32) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let series = EventSeries { count, last_observed_time: MicroTime(now()) };
+    let patch = Patch::Merge(serde_json::json!({ "series": series }));
+    let url = Event::url_path(&(), Some(namespace));
+    Request::new(url).patch(name, &PatchParams::default(), &patch).map_err(kube::Error::BuildRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_is_spent_and_comes_back_slowly() {
+        let mut budget = Budget::full();
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 25);
+        tokio::time::advance(REFILL * 2).await;
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 2);
+    }
+}

@@ -1,0 +1,232 @@
+//! Every metric: name, labels, help. Nothing is labelled by job, pod or user, so nothing grows without bound.
+//!
+//! The first group has the names, labels and meanings of kube-controller-manager's Job metrics
+//! (`pkg/controller/job/metrics/metrics.go`), so that dashboards and alerts for Jobs read ours.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use batchjob_crd::CompletionMode;
+use batchjob_decide::Plan;
+use batchjob_decide::observed::Job;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::act::Outcome;
+use crate::error::Error;
+use crate::observe::jobs::Jobs;
+use crate::observe::pods::Pods;
+use crate::queue::Queue;
+
+/// Every metric.
+pub struct Metrics {
+    sync_duration: Family<SyncLabels, Histogram>,
+    syncs: Family<SyncLabels, Counter>,
+    jobs_finished: Family<FinishedLabels, Counter>,
+    pods_finished: Family<PodsFinishedLabels, Counter>,
+    pods_created: Family<CreatedLabels, Counter>,
+    finalizers: Family<FinalizerLabels, Counter>,
+
+    errors: Family<ErrorLabels, Counter>,
+    events_dropped: Counter,
+    relists: Family<KindLabels, Counter>,
+    jobs: Gauge,
+    pods: Gauge,
+    queued: Gauge,
+    resident: Gauge<f64, AtomicU64>,
+    registry: Registry,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncLabels {
+    completion_mode: &'static str,
+    result: &'static str,
+    action: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FinishedLabels {
+    completion_mode: &'static str,
+    result: &'static str,
+    /// One of the few words of `batchjob_crd::reason`.
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodsFinishedLabels {
+    completion_mode: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CreatedLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FinalizerLabels {
+    event: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+/// How a pass that carried out no plan ended.
+#[derive(Clone, Copy, Debug)]
+pub enum PassResult {
+    Error,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Metrics> {
+        // Upstream's buckets: from 4 ms, doubling, 15 of them.
+        let histogram: fn() -> Histogram = || Histogram::new((0..15).map(|n| 0.004 * f64::from(1 << n)));
+        let mut metrics = Metrics {
+            sync_duration: Family::new_with_constructor(histogram),
+            syncs: Family::default(),
+            jobs_finished: Family::default(),
+            pods_finished: Family::default(),
+            pods_created: Family::default(),
+            finalizers: Family::default(),
+            errors: Family::default(),
+            events_dropped: Counter::default(),
+            relists: Family::default(),
+            jobs: Gauge::default(),
+            pods: Gauge::default(),
+            queued: Gauge::default(),
+            resident: Gauge::default(),
+            registry: Registry::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let job = self.registry.sub_registry_with_prefix("job_controller");
+        job.register("job_sync_duration_seconds", "How long a pass over a job takes", self.sync_duration.clone());
+        job.register("job_syncs", "Passes over jobs", self.syncs.clone());
+        job.register("jobs_finished", "Jobs that have ended, and why", self.jobs_finished.clone());
+        job.register("job_pods_finished", "Pods whose end is counted", self.pods_finished.clone());
+        job.register("job_pods_creation", "Pods created, or refused", self.pods_created.clone());
+        job.register(
+            "terminated_pods_tracking_finalizer",
+            "Finalizers added to pods and taken off",
+            self.finalizers.clone(),
+        );
+        let own = self.registry.sub_registry_with_prefix("batchjob");
+        own.register(
+            "errors",
+            "Writes that failed, by what follows: soon, busy, stale, refused, rejected",
+            self.errors.clone(),
+        );
+        own.register("events_dropped", "Events that were not written", self.events_dropped.clone());
+        own.register("lists", "How often a watch began anew with a list", self.relists.clone());
+        own.register("jobs", "BatchJobs in the cache", self.jobs.clone());
+        own.register("pods", "Pods in the cache", self.pods.clone());
+        own.register("queued_jobs", "BatchJobs that wait for a worker", self.queued.clone());
+        self.registry.register("process_resident_memory_bytes", "Memory in use", self.resident.clone());
+        let build = prometheus_client::metrics::info::Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        self.registry.register("batchjob_build", "What is running", build);
+    }
+
+    /// A pass has ended.
+    pub fn passed(&self, job: &Job, plan: &Plan, outcome: &Outcome, took: Duration) {
+        let completion_mode = match job.spec.completion_mode.unwrap_or_default() {
+            CompletionMode::Indexed => "Indexed",
+            CompletionMode::NonIndexed => "NonIndexed",
+        };
+        let result = if outcome.error.is_some() { "error" } else { "success" };
+        let action = action(plan);
+        let labels = SyncLabels { completion_mode, result, action };
+        self.sync_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        self.syncs.get_or_create(&labels).inc();
+        self.pods_created.get_or_create(&CreatedLabels { status: "succeeded" }).inc_by(outcome.n_created as u64);
+        self.finalizers.get_or_create(&FinalizerLabels { event: "add" }).inc_by(outcome.n_created as u64);
+        self.finalizers.get_or_create(&FinalizerLabels { event: "delete" }).inc_by(outcome.n_released as u64);
+        match &outcome.error {
+            None => self.counted(completion_mode, plan),
+            Some(error) => self.failed(error),
+        }
+    }
+
+    /// What a plan counts is counted once the plan was carried out: it is in the ledger then.
+    fn counted(&self, completion_mode: &'static str, plan: &Plan) {
+        let pods = |result| self.pods_finished.get_or_create_owned(&PodsFinishedLabels { completion_mode, result });
+        pods("succeeded").inc_by(u64::from(plan.counted.succeeded));
+        pods("failed").inc_by(u64::from(plan.counted.failed));
+        if let Some(finished) = &plan.counted.finished {
+            let result = if finished.succeeded { "succeeded" } else { "failed" };
+            let labels = FinishedLabels { completion_mode, result, reason: finished.reason.clone() };
+            self.jobs_finished.get_or_create(&labels).inc();
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        if matches!(error, Error::Create { .. }) {
+            self.pods_created.get_or_create(&CreatedLabels { status: "failed" }).inc();
+        }
+        self.errors.get_or_create(&ErrorLabels { class: error.label() }).inc();
+    }
+
+    /// A pass that found nothing to decide on.
+    pub fn pass(&self, result: PassResult) {
+        match result {
+            PassResult::Error => self.errors.get_or_create(&ErrorLabels { class: "unreadable" }).inc(),
+        };
+    }
+
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
+    }
+
+    pub fn relisted(&self, kind: &'static str) {
+        self.relists.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self, jobs: &Jobs, pods: &Pods, queue: &Queue) -> String {
+        self.jobs.set(jobs.len() as i64);
+        self.pods.set(pods.len() as i64);
+        self.queued.set(queue.len() as i64);
+        self.resident.set(resident_bytes());
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        encode(&mut text, &self.registry).unwrap_or_default();
+        text
+    }
+}
+
+/// Upstream's word for what a pass did.
+fn action(plan: &Plan) -> &'static str {
+    use batchjob_decide::Action;
+    let has = |is: fn(&Action) -> bool| plan.actions.iter().any(is);
+    if has(|action| matches!(action, Action::CreatePod(_))) {
+        "pods_created"
+    } else if has(|action| matches!(action, Action::DeletePod(_))) {
+        "pods_deleted"
+    } else if has(|action| matches!(action, Action::ReleasePod(_))) {
+        "tracking"
+    } else {
+        "reconciling"
+    }
+}
+
+/// 0 where the kernel does not say.
+fn resident_bytes() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * 4096.0
+}

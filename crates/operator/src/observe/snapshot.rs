@@ -1,0 +1,43 @@
+//! Cache → `Observed`: everything that one decision may look at, as values. Time enters here.
+
+use batchjob_decide::Observed;
+use batchjob_decide::observed::Obstacle;
+use jiff::Timestamp;
+
+use super::jobs::{Content, JobRecord, Jobs};
+use super::pods::Pods;
+use crate::observe::jobs::JobKey;
+
+/// What the caches know of one job.
+#[derive(Debug)]
+pub enum Snapshot {
+    Job {
+        record: JobRecord,
+        observed: Observed,
+    },
+    /// Its JSON is not a BatchJob.
+    Unreadable {
+        record: JobRecord,
+        error: String,
+    },
+    Gone,
+}
+
+pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey, obstacle: Option<Obstacle>) -> Snapshot {
+    let Some(record) = jobs.get(key) else { return Snapshot::Gone };
+    let job = match &record.content {
+        Content::Job(job) => job.clone(),
+        Content::Unreadable { error } => {
+            let error = error.to_string();
+            return Snapshot::Unreadable { record, error };
+        }
+    };
+    let pods = pods.of(&record.uid);
+    Snapshot::Job { observed: Observed { job, pods, obstacle, now: now() }, record }
+}
+
+/// The time of a pass.
+#[expect(clippy::disallowed_methods, reason = "this is where the time of a pass comes from")]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}

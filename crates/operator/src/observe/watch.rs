@@ -1,0 +1,176 @@
+//! A list and then its changes, for ever: the one loop behind both caches.
+//!
+//! Our own rather than kube's `watcher`, for four reasons: a pod is turned into its small record as soon as its page is
+//! read; every list is a consistent read; a list that keeps failing is retried ever more slowly; and a connection that
+//! died in silence is noticed within a minute.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::pin_mut;
+use kube::Api;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::Resource;
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
+
+/// How many objects one page of a list has: what kubectl and client-go ask for.
+const PAGE: u32 = 500;
+/// The API server ends a watch after this time, and the next one goes on where it stopped.
+const WATCH_SECONDS: u32 = 60;
+/// A watch that says nothing for so long has lost its connection.
+const WATCH_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+const MIN_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What a cache is told.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// All that there is, as of `version`. What the cache has that is newer stays.
+    Replaced {
+        objects: Vec<T>,
+        version: u64,
+    },
+    Applied(T),
+    Deleted(T),
+}
+
+/// Something with a cache.
+pub trait Sink: Send {
+    /// What is kept of an object.
+    type Record: Send;
+    /// What comes over the wire.
+    type Wire: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static;
+
+    const KIND: &'static str;
+
+    fn record(wire: Self::Wire) -> Self::Record;
+    fn change(&mut self, change: Change<Self::Record>);
+    /// For the metrics: the watch began anew with a list, because of this.
+    fn relisting(&mut self) {}
+}
+
+/// Never ends; an error is logged and what failed is tried again.
+pub async fn run<S: Sink>(api: Api<S::Wire>, selector: Option<&'static str>, request_timeout: Duration, mut sink: S) {
+    let mut backoff = Backoff::default();
+    loop {
+        sink.relisting();
+        match list(&api, selector, request_timeout, &mut sink).await {
+            Ok(version) => {
+                backoff.reset();
+                follow(&api, selector, version, &mut sink).await;
+            }
+            Err(error) => {
+                tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next());
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// Fills the cache; answers with the version to watch from.
+async fn list<S: Sink>(
+    api: &Api<S::Wire>,
+    selector: Option<&str>,
+    request_timeout: Duration,
+    sink: &mut S,
+) -> Result<String, ListError> {
+    let mut params = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() }.limit(PAGE);
+    let mut objects = Vec::new();
+    loop {
+        // No resourceVersion: the API server answers with what is true now (a consistent read), not with its cache.
+        let page = timeout(request_timeout, api.list(&params)).await.map_err(|_| ListError::TimedOut)??;
+        objects.extend(page.items.into_iter().map(S::record));
+        let version = page.metadata.resource_version.unwrap_or_default();
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => {
+                sink.change(Change::Replaced { objects, version: super::version(&version) });
+                return Ok(version);
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ListError {
+    #[error(transparent)]
+    Client(#[from] kube::Error),
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+/// Passes on every change from `version` on; ends when only a new list can help.
+async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version: String, sink: &mut S) {
+    let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+    params.label_selector = selector.map(str::to_owned);
+    let mut backoff = Backoff::default();
+    loop {
+        let opened = timeout(WATCH_SILENCE, api.watch(&params, &version)).await;
+        let stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(kube::Error::Api(status))) if status.code == 410 => return,
+            Ok(Err(error)) => {
+                tracing::warn!(kind = S::KIND, %error, "failed to watch; trying again in {:?}", backoff.next());
+                backoff.wait().await;
+                continue;
+            }
+            Err(_) => continue,
+        };
+        pin_mut!(stream);
+        while let Ok(Some(event)) = timeout(WATCH_SILENCE, stream.next()).await {
+            match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    remember(&mut version, &object);
+                    sink.change(Change::Applied(S::record(object)));
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    remember(&mut version, &object);
+                    sink.change(Change::Deleted(S::record(object)));
+                }
+                Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
+                // 410: the API server no longer has what came after our version.
+                Ok(WatchEvent::Error(status)) if status.code == 410 => return,
+                Ok(WatchEvent::Error(status)) => {
+                    tracing::warn!(kind = S::KIND, error = status.message, "the watch was ended");
+                    backoff.wait().await;
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(kind = S::KIND, %error, "the watch broke");
+                    backoff.wait().await;
+                    break;
+                }
+            }
+            backoff.reset();
+        }
+    }
+}
+
+fn remember(version: &mut String, object: &impl Resource) {
+    if let Some(newer) = &object.meta().resource_version {
+        version.clone_from(newer);
+    }
+}
+
+/// Doubles with every wait, until something succeeds.
+#[derive(Default)]
+struct Backoff {
+    n_waits: u32,
+}
+
+impl Backoff {
+    fn next(&self) -> Duration {
+        (MIN_BACKOFF * 2u32.pow(self.n_waits.min(16))).min(MAX_BACKOFF)
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.next()).await;
+        self.n_waits += 1;
+    }
+
+    fn reset(&mut self) {
+        self.n_waits = 0;
+    }
+}

@@ -1,0 +1,164 @@
+//! The wiring: which task feeds which, in one readable list.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use batchjob_crd::{BatchJob, keys};
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::act::Actor;
+use crate::admin::{Admin, Health};
+use crate::args::OperatorArgs;
+use crate::controller::Controller;
+use crate::events::Recorder;
+use crate::metrics::Metrics;
+use crate::observe::jobs::{JobKey, JobSink, Jobs};
+use crate::observe::pods::{PodSink, Pods};
+use crate::observe::watch;
+use crate::observe::wire::WirePod;
+use crate::queue::Queue;
+use crate::sweep::Sweep;
+use crate::writer::Writer;
+
+/// How long passes that have begun may take to end after SIGTERM.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let config = client_config().await?;
+    let server = config.cluster_url.to_string();
+    // Watches have connections of their own, so that no write waits behind them.
+    let watching = client(config.clone())?;
+    let writer = Writer::new(client(config)?, args.max_requests_in_flight, args.request_timeout);
+
+    let metrics = Metrics::new();
+    let health = Health::new();
+    let queue = Arc::new(Queue::default());
+    let actor = Actor { writer: writer.clone(), jobs: Arc::new(Jobs::default()), pods: Arc::new(Pods::default()) };
+    let admin = Admin {
+        health: health.clone(),
+        metrics: metrics.clone(),
+        jobs: actor.jobs.clone(),
+        pods: actor.pods.clone(),
+        queue: queue.clone(),
+    };
+    admin.serve(args.listen)?;
+    let namespace = args.namespace().unwrap_or("all namespaces");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), server, namespace, listen = %args.listen, "starting");
+
+    let sweep_call = Arc::new(Notify::new());
+    let filled = Arc::new(Notify::new());
+    tokio::spawn(health.clone().beat());
+    tokio::spawn(watch::run(
+        api::<DeserializeGuard<BatchJob>>(watching.clone(), args.namespace()),
+        None,
+        args.request_timeout,
+        JobSink {
+            jobs: actor.jobs.clone(),
+            notify: {
+                let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
+                move |key: &JobKey| {
+                    queue.add(key);
+                    if jobs.get(key).is_none() {
+                        call.notify_one();
+                    }
+                }
+            },
+            filled: {
+                let (health, filled) = (health.clone(), filled.clone());
+                move || {
+                    health.jobs_filled();
+                    filled.notify_one();
+                }
+            },
+            relisted: relisted(&metrics, "BatchJob"),
+        },
+    ));
+    tokio::spawn(watch::run(
+        api::<WirePod>(watching, args.namespace()),
+        // Every pod of ours has it, and no other.
+        Some(keys::ATTEMPT),
+        args.request_timeout,
+        PodSink {
+            pods: actor.pods.clone(),
+            notify: {
+                let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
+                move |owner: &str| match jobs.key_of(owner) {
+                    Some(key) => queue.add(&key),
+                    None => call.notify_one(),
+                }
+            },
+            filled: {
+                let (health, filled) = (health.clone(), filled.clone());
+                move || {
+                    health.pods_filled();
+                    filled.notify_one();
+                }
+            },
+            relisted: relisted(&metrics, "Pod"),
+        },
+    ));
+
+    // Nothing is decided, and nothing let go, before both caches know all that was written before now.
+    while !health.is_ready() {
+        tokio::select! {
+            () = filled.notified() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+    tracing::info!(jobs = actor.jobs.len(), pods = actor.pods.len(), "watching");
+    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
+    let (recorder, scribe) = Recorder::new(writer, metrics.clone(), instance);
+    tokio::spawn(scribe);
+    tokio::spawn(Sweep { actor: actor.clone(), call: sweep_call }.run());
+    let controller = Arc::new(Controller::new(actor, queue.clone(), recorder, metrics));
+    let passes = tokio::spawn(controller.run(args.workers));
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: finishing what has begun"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: finishing what has begun"),
+    }
+    queue.close();
+    match tokio::time::timeout(SHUTDOWN, passes).await {
+        Ok(_) => tracing::info!("stopped"),
+        // Nothing is lost: every pass may be cut off between any two of its writes.
+        Err(_) => tracing::warn!("stopped in the middle of a pass, after {SHUTDOWN:?}"),
+    }
+    Ok(())
+}
+
+/// The cluster that the operator runs in, or the one that the user's kubeconfig names.
+pub async fn client_config() -> anyhow::Result<Config> {
+    let mut config =
+        Config::infer().await.context("failed to find a cluster: neither in a pod nor with a kubeconfig")?;
+    // A pass tries again, on fresh state; the client must not.
+    config.default_retry = false;
+    Ok(config)
+}
+
+fn client(config: Config) -> anyhow::Result<Client> {
+    Client::try_from(config).context("failed to set up the connection to the cluster")
+}
+
+fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+fn relisted(metrics: &Arc<Metrics>, kind: &'static str) -> Box<dyn Fn() + Send> {
+    let metrics = metrics.clone();
+    Box::new(move || metrics.relisted(kind))
+}
