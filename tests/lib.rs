@@ -1,0 +1,4 @@
+//! What every test against a real Kubernetes stands on.
+
+pub mod kubernetes;
+pub mod support;
