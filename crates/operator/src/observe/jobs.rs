@@ -179,6 +179,7 @@ impl<F: Fn(&JobKey) + Send, G: Fn() + Send> Sink for JobSink<F, G> {
     type Wire = DeserializeGuard<BatchJob>;
 
     const KIND: &'static str = "BatchJob";
+    const WHERE_FROM: &'static str = "install its CRD, with the Helm chart or kubectl apply -f crds/batchjobs.yaml";
 
     fn record(wire: Self::Wire) -> JobRecord {
         wire.into()

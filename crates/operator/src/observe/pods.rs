@@ -136,6 +136,7 @@ impl<F: Fn(&str) + Send, G: Fn() + Send> Sink for PodSink<F, G> {
     type Wire = WirePod;
 
     const KIND: &'static str = "Pod";
+    const WHERE_FROM: &'static str = "this is not a Kubernetes cluster";
 
     fn record(wire: WirePod) -> PodRecord {
         wire.into()

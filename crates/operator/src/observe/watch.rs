@@ -44,6 +44,8 @@ pub trait Sink: Send {
     type Wire: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static;
 
     const KIND: &'static str;
+    /// What to do where the API server does not know the kind.
+    const WHERE_FROM: &'static str;
 
     fn record(wire: Self::Wire) -> Self::Record;
     fn change(&mut self, change: Change<Self::Record>);
@@ -62,7 +64,11 @@ pub async fn run<S: Sink>(api: Api<S::Wire>, selector: Option<&'static str>, req
                 follow(&api, selector, version, &mut sink).await;
             }
             Err(error) => {
-                tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next());
+                if error.is_not_found() {
+                    tracing::warn!("the API server knows no {}: {}", S::KIND, S::WHERE_FROM);
+                } else {
+                    tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next());
+                }
                 backoff.wait().await;
             }
         }
@@ -99,6 +105,12 @@ enum ListError {
     Client(#[from] kube::Error),
     #[error("no answer in time")]
     TimedOut,
+}
+
+impl ListError {
+    fn is_not_found(&self) -> bool {
+        matches!(self, ListError::Client(kube::Error::Api(status)) if status.code == 404)
+    }
 }
 
 /// Passes on every change from `version` on; ends when only a new list can help.

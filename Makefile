@@ -1,0 +1,74 @@
+# The one menu: people and CI call the same. What has logic is a program: the cluster is `cargo run --bin cluster`.
+
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+TARGET   := $(shell uname -m)-unknown-linux-gnu
+OPERATOR := target/$(TARGET)/release/batchjob-operator
+IMAGE    := target/image/batchjob-operator.tar
+CACHE    := $(or $(BATCHJOB_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/batchjob)
+CLUSTER  := cargo run --quiet --locked --package batchjob-tests --bin cluster --
+AUDIT    := $(CACHE)/cargo-audit/0.22.2
+ADVISORIES ?= ../shared/advisory-db
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down kubeconfig prerequisites image operator check codegen audit test test-unit test-api test-cluster bench
+
+help: ## This menu
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+demo: prerequisites image ## Bring up a cluster, install the chart, run an example and show its result
+	$(CLUSTER) up --size node
+	tests/demo
+
+up: prerequisites ## Start a Kubernetes of one node on this machine
+	$(CLUSTER) up --size node
+
+down: ## Stop it and remove all that it left
+	$(CLUSTER) down
+
+kubeconfig: ## Print the path of its kubeconfig
+	@$(CLUSTER) kubeconfig
+
+prerequisites: # Installs by apt-get what is missing, as root; else says what to install.
+	$(CLUSTER) prerequisites --install
+
+operator: # The operator as one static binary. With --target the flags reach it alone, not build scripts and macros.
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --package batchjob-operator --target $(TARGET)
+
+image: operator ## Build the operator's image, without a container engine, as an OCI archive
+	mkdir -p $(dir $(IMAGE))
+	$(CLUSTER) image --binary $(OPERATOR) --name docker.io/batchjob/operator:$(VERSION) --out $(IMAGE)
+
+check: ## What a reviewer would say first: format, lints, docs, generated files, advisories
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	$(MAKE) codegen
+	git diff --exit-code -- crds charts/batchjob/files
+	$(MAKE) audit
+
+codegen: ## Write the generated files: the CRD, and its copy in the chart
+	cargo run --quiet --locked --package batchjob-crd --features generate --bin crdgen > target/batchjobs.yaml
+	cp target/batchjobs.yaml crds/batchjobs.yaml
+	cp target/batchjobs.yaml charts/batchjob/files/batchjobs.yaml
+
+audit: # Known vulnerabilities in dependencies, from a copy of the RustSec advisory database.
+	@if [ -d '$(ADVISORIES)' ]; then \
+		[ -x '$(AUDIT)/bin/cargo-audit' ] || cargo install --quiet --locked --root '$(AUDIT)' cargo-audit@0.22.2; \
+		'$(AUDIT)/bin/cargo-audit' audit --db '$(ADVISORIES)' --no-fetch --stale --deny warnings; \
+	else \
+		echo 'WARNING: advisories are NOT checked: there is no RustSec database in $(ADVISORIES) (set ADVISORIES=)' >&2; \
+	fi
+
+test: test-unit test-api test-cluster ## Every test
+
+test-unit: ## Rings 1 and 2: seconds, offline
+	cargo test --locked
+
+test-api: operator ## Ring 3: against a real API server
+	cargo test --locked --package batchjob-tests --test kubernetes-api --test api
+
+test-cluster: prerequisites image ## Ring 4: on a real node, installed by the chart (root)
+	cargo test --locked --package batchjob-tests --test kubernetes-node --test cluster
+
+bench: prerequisites image ## Measure beside kube-controller-manager, on the same cluster
+	cargo run --locked --release --package batchjob-tests --bin bench
