@@ -34,7 +34,7 @@ pub fn decide(observed: &Observed) -> Plan {
     }
     let spec = match Spec::read(&observed.job.spec) {
         Ok(spec) => spec,
-        Err(message) => return only_status(observed, status::invalid(&observed.job, message, observed.now)),
+        Err(message) => return invalid(observed, message),
     };
     if observed.job.is_deleted {
         return let_go(observed, &spec, tally);
@@ -96,6 +96,15 @@ fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Time
     plan
 }
 
+/// Nothing is done about it, but when it is deleted its pods must not stay because of us.
+fn invalid(observed: &Observed, message: String) -> Plan {
+    let mut plan = only_status(observed, status::invalid(&observed.job, message, observed.now));
+    if observed.job.is_deleted {
+        plan.actions.extend(release_all(observed));
+    }
+    plan
+}
+
 /// The job is being deleted: what has ended is counted, every pod is let go, and none is created or deleted: whether
 /// the pods go too is for the garbage collector, which knows how the deletion was asked for.
 fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
@@ -103,9 +112,12 @@ fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
     let picture = Picture { observed, spec, tally: &tally, scale: &scale, verdict: None, blocked: None };
     let status = status::project(&picture);
     let mut plan = Plan { counted: counted(&tally, &observed.job.status, &status), ..only_status(observed, status) };
-    let held = observed.pods.iter().filter(|pod| pod.is_held);
-    plan.actions.extend(held.map(|pod| Action::ReleasePod((&**pod).into())));
+    plan.actions.extend(release_all(observed));
     plan
+}
+
+fn release_all(observed: &Observed) -> impl Iterator<Item = Action> {
+    observed.pods.iter().filter(|pod| pod.is_held).map(|pod| Action::ReleasePod((&**pod).into()))
 }
 
 fn only_status(observed: &Observed, status: BatchJobStatus) -> Plan {

@@ -32,6 +32,8 @@ pub struct Outcome {
     /// How many pods were created, even if the plan failed later on.
     pub n_created: usize,
     pub n_released: usize,
+    /// The ledger is written, so what the plan counts is counted, even if the plan failed later on.
+    pub is_counted: bool,
     pub error: Option<Error>,
 }
 
@@ -74,7 +76,10 @@ impl Actor {
                     });
                     outcome.n_released += self.release_pods(&job.namespace, pods).await?;
                 }
-                Action::WriteStatus(status) => record = self.write_status(&record, status).await?,
+                Action::WriteStatus(status) => {
+                    record = self.write_status(&record, status).await?;
+                    outcome.is_counted = true;
+                }
                 Action::DeleteJob => match self.writer.delete_job(&record).await {
                     Err(error) if !error.is_not_found() => {
                         return Err(self.stale(&record, "delete the job", error).await);

@@ -4,11 +4,13 @@
 //! says when to look again. As many passes run at a time as there are workers, never two on one job.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchjob_decide::observed::{Job, Obstacle};
 use batchjob_decide::{Observed, Plan, decide};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -20,6 +22,9 @@ use crate::metrics::{Metrics, PassResult};
 use crate::observe::jobs::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::queue::Queue;
+
+/// How long a job whose pass panicked is left alone.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 
 /// Runs passes.
 pub struct Controller {
@@ -50,7 +55,12 @@ impl Controller {
             let controller = self.clone();
             workers.spawn(async move {
                 while let Some(key) = controller.queue.next().await {
-                    controller.pass(&key).await;
+                    // A job that we cannot bear must not take a worker with it.
+                    if AssertUnwindSafe(controller.pass(&key)).catch_unwind().await.is_err() {
+                        tracing::error!(job = %key, "a pass panicked: this is a bug in the operator");
+                        controller.metrics.pass(PassResult::Panicked);
+                        controller.queue.hold(&key, Instant::now() + AFTER_PANIC);
+                    }
                     controller.queue.done(&key);
                 }
             });
@@ -73,7 +83,7 @@ impl Controller {
                 tracing::warn!(job = %key, error, "the job cannot be read");
                 let message = format!("this BatchJob cannot be read, and nothing is done about it: {error}");
                 self.recorder.warn(&record, "InvalidSpec", message);
-                self.metrics.pass(PassResult::Error);
+                self.metrics.pass(PassResult::Unreadable);
             }
             Snapshot::Gone => {
                 self.troubles().remove(key);
@@ -84,6 +94,9 @@ impl Controller {
 
     fn follow_up(&self, record: &JobRecord, observed: &Observed, plan: Plan, outcome: Outcome) {
         let key = &record.key;
+        if outcome.is_counted || outcome.error.is_none() {
+            self.publish(record, &observed.job, plan.reasons);
+        }
         let Some(error) = outcome.error else {
             self.troubles().entry(key.clone()).and_modify(|trouble| {
                 trouble.n_failures = 0;
@@ -91,12 +104,17 @@ impl Controller {
                     *trouble = Trouble::default();
                 }
             });
-            self.publish(record, &observed.job, plan.reasons);
-            if let Some(pace) = pace(observed.pods.len()) {
-                self.queue.pace(key, Instant::now() + pace);
-            }
-            if let Some(at) = plan.wake_at {
-                self.queue.add_at(key, instant_of(at, observed.now));
+            match plan.wake_at {
+                // More is to be done than one pass does: behind the others, but at once.
+                Some(at) if at <= observed.now => self.queue.add(key),
+                wake_at => {
+                    if let Some(pace) = pace(observed.pods.len()) {
+                        self.queue.pace(key, Instant::now() + pace);
+                    }
+                    if let Some(at) = wake_at {
+                        self.queue.add_at(key, instant_of(at, observed.now));
+                    }
+                }
             }
             return;
         };

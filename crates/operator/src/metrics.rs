@@ -87,7 +87,8 @@ struct KindLabels {
 /// How a pass that carried out no plan ended.
 #[derive(Clone, Copy, Debug)]
 pub enum PassResult {
-    Error,
+    Unreadable,
+    Panicked,
 }
 
 impl Metrics {
@@ -129,7 +130,7 @@ impl Metrics {
         let own = self.registry.sub_registry_with_prefix("batchjob");
         own.register(
             "errors",
-            "Writes that failed, by what follows: soon, busy, stale, refused, rejected",
+            "What went wrong, by class: soon, busy, stale, refused, rejected, unreadable, panic",
             self.errors.clone(),
         );
         own.register("events_dropped", "Events that were not written", self.events_dropped.clone());
@@ -156,13 +157,14 @@ impl Metrics {
         self.pods_created.get_or_create(&CreatedLabels { status: "succeeded" }).inc_by(outcome.n_created as u64);
         self.finalizers.get_or_create(&FinalizerLabels { event: "add" }).inc_by(outcome.n_created as u64);
         self.finalizers.get_or_create(&FinalizerLabels { event: "delete" }).inc_by(outcome.n_released as u64);
-        match &outcome.error {
-            None => self.counted(completion_mode, plan),
-            Some(error) => self.failed(error),
+        if outcome.is_counted {
+            self.counted(completion_mode, plan);
+        }
+        if let Some(error) = &outcome.error {
+            self.failed(error);
         }
     }
 
-    /// What a plan counts is counted once the plan was carried out: it is in the ledger then.
     fn counted(&self, completion_mode: &'static str, plan: &Plan) {
         let pods = |result| self.pods_finished.get_or_create_owned(&PodsFinishedLabels { completion_mode, result });
         pods("succeeded").inc_by(u64::from(plan.counted.succeeded));
@@ -184,7 +186,8 @@ impl Metrics {
     /// A pass that found nothing to decide on.
     pub fn pass(&self, result: PassResult) {
         match result {
-            PassResult::Error => self.errors.get_or_create(&ErrorLabels { class: "unreadable" }).inc(),
+            PassResult::Unreadable => self.errors.get_or_create(&ErrorLabels { class: "unreadable" }).inc(),
+            PassResult::Panicked => self.errors.get_or_create(&ErrorLabels { class: "panic" }).inc(),
         };
     }
 

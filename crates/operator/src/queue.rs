@@ -137,20 +137,16 @@ impl State {
         }
     }
 
-    /// The earlier of two times counts, unless the job is held.
+    /// The earlier of two times counts, but none before the job may be looked at.
     fn delay(&mut self, key: &JobKey, at: Instant) {
         if self.is_ready.contains(key) {
             return;
         }
-        let at = self.held_until.get(key).copied().map_or(at, |held| held.max(at));
-        match self.delayed_until.get(key) {
-            Some(&before) if before <= at && !self.held_until.contains_key(key) => {}
-            _ => {
-                self.undelay(key);
-                self.delayed_until.insert(key.clone(), at);
-                self.delayed.insert((at, key.clone()));
-            }
-        }
+        let earliest = self.delayed_until.get(key).map_or(at, |&before| before.min(at));
+        let at = self.held_until.get(key).map_or(earliest, |&held| held.max(earliest));
+        self.undelay(key);
+        self.delayed_until.insert(key.clone(), at);
+        self.delayed.insert((at, key.clone()));
     }
 
     fn undelay(&mut self, key: &JobKey) {

@@ -13,7 +13,7 @@ use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Resource;
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How many objects one page of a list has: what kubectl and client-go ask for.
 const PAGE: u32 = 500;
@@ -21,6 +21,8 @@ const PAGE: u32 = 500;
 const WATCH_SECONDS: u32 = 60;
 /// A watch that says nothing for so long has lost its connection.
 const WATCH_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+/// A watch that lasts less than this is no success.
+const MIN_WATCH: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -119,6 +121,7 @@ async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version
     params.label_selector = selector.map(str::to_owned);
     let mut backoff = Backoff::default();
     loop {
+        let opened_at = Instant::now();
         let opened = timeout(WATCH_SILENCE, api.watch(&params, &version)).await;
         let stream = match opened {
             Ok(Ok(stream)) => stream,
@@ -146,16 +149,18 @@ async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version
                 Ok(WatchEvent::Error(status)) if status.code == 410 => return,
                 Ok(WatchEvent::Error(status)) => {
                     tracing::warn!(kind = S::KIND, error = status.message, "the watch was ended");
-                    backoff.wait().await;
                     break;
                 }
                 Err(error) => {
                     tracing::debug!(kind = S::KIND, %error, "the watch broke");
-                    backoff.wait().await;
                     break;
                 }
             }
             backoff.reset();
+        }
+        // Something between us and the API server ends every watch as soon as it is open.
+        if opened_at.elapsed() < MIN_WATCH {
+            backoff.wait().await;
         }
     }
 }
