@@ -168,3 +168,139 @@ fn n_failures(container: &Container) -> u32 {
         matches!(&container.state, ContainerState::Waiting { reason, .. } if &**reason == "CrashLoopBackOff");
     container.restarts + u32::from(waits_after_failure || has_failed(container))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::{Condition, Deletion};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a small number of seconds")
+    }
+
+    fn pod(phase: PodPhase, containers: impl Into<Box<[Container]>>) -> Pod {
+        Pod {
+            name: "etl-0-1-x".into(),
+            uid: "uid".into(),
+            resource_version: "1".into(),
+            created: Some(at(1)),
+            deletion: None,
+            is_held: true,
+            node: Some("node-a".into()),
+            phase,
+            reason: None,
+            message: None,
+            ready: None,
+            unschedulable: None,
+            containers: containers.into(),
+        }
+    }
+
+    fn container(role: Role, restarts: u32, state: ContainerState) -> Container {
+        Container { name: format!("{role:?}").to_lowercase().into(), role, restarts, state, last_exit_code: None }
+    }
+
+    fn ended(exit_code: i32, second: Option<i64>) -> ContainerState {
+        ContainerState::Terminated { exit_code, reason: "Error".into(), finished_at: second.map(at) }
+    }
+
+    fn waiting(reason: &str, message: &str) -> ContainerState {
+        ContainerState::Waiting { reason: reason.into(), message: message.into() }
+    }
+
+    fn of(pod: &Pod) -> Attempt<'_> {
+        Attempt { id: AttemptId { index: 0, attempt: 1 }, pod }
+    }
+
+    /// `TestGetFinishedTime` in `pkg/controller/job/backoff_utils_test.go`, by the same four look-ups.
+    #[test]
+    fn the_end_is_that_of_the_last_container_sidecars_included() {
+        let containers = [
+            container(Role::Init, 0, ended(0, Some(90))),
+            container(Role::Sidecar, 0, ended(143, Some(30))),
+            container(Role::Main, 0, ended(1, Some(20))),
+        ];
+        assert_eq!(of(&pod(PodPhase::Failed, containers)).ended_at(), Some(at(30)));
+    }
+
+    #[test]
+    fn without_the_containers_times_the_end_is_since_when_it_is_not_ready() {
+        let mut pod = pod(PodPhase::Failed, [container(Role::Main, 0, ended(1, None))]);
+        pod.ready = Some(Condition { is_true: false, since: Some(at(40)) });
+        assert_eq!(of(&pod).ended_at(), Some(at(40)));
+        pod.ready = Some(Condition { is_true: true, since: Some(at(40)) });
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 30 });
+        assert_eq!(of(&pod).ended_at(), Some(at(50)));
+        pod.deletion = None;
+        assert_eq!(of(&pod).ended_at(), Some(at(1)));
+    }
+
+    #[test]
+    fn a_restart_is_a_failure_and_so_is_the_end_that_waits_for_the_next_one() {
+        let count = |role, restarts, state| {
+            of(&pod(PodPhase::Running, [container(role, restarts, state)])).n_failures_in_place()
+        };
+        assert_eq!(count(Role::Main, 2, ContainerState::Running), 2);
+        assert_eq!(count(Role::Main, 2, waiting("CrashLoopBackOff", "")), 3);
+        assert_eq!(count(Role::Main, 2, ended(1, None)), 3);
+        assert_eq!(count(Role::Main, 0, ended(0, None)), 0);
+        assert_eq!(count(Role::Init, 1, ContainerState::Running), 1);
+        assert_eq!(count(Role::Sidecar, 9, waiting("CrashLoopBackOff", "")), 0);
+    }
+
+    #[test]
+    fn the_cause_is_the_container_that_failed_or_the_pods_own_words() {
+        let failed = [container(Role::Sidecar, 0, ended(143, None)), container(Role::Main, 0, ended(7, None))];
+        assert_eq!(of(&pod(PodPhase::Failed, failed)).cause(), "container main exited with code 7");
+
+        let mut evicted = pod(PodPhase::Failed, []);
+        evicted.reason = Some("Evicted".into());
+        evicted.message = Some("low on memory".into());
+        assert_eq!(of(&evicted).cause(), "Evicted on node node-a: low on memory");
+
+        let restarted = Container { last_exit_code: Some(9), ..container(Role::Main, 2, ContainerState::Running) };
+        assert_eq!(
+            of(&pod(PodPhase::Running, [restarted])).cause(),
+            "container main exited with code 9 (restarted 2 times)"
+        );
+    }
+
+    #[test]
+    fn what_keeps_it_from_starting_is_told_without_flapping() {
+        let hindrance = |state| {
+            of(&pod(PodPhase::Pending, [container(Role::Main, 0, state)]))
+                .hindrance()
+                .map(|(reason, message)| (reason.to_owned(), message))
+        };
+        let told = Some(("ImagePullBackOff".to_owned(), "container main: no such image".to_owned()));
+        assert_eq!(hindrance(waiting("ErrImagePull", "no such image")), told);
+        assert_eq!(
+            hindrance(waiting("ImagePullBackOff", "Back-off pulling image \"x\": ErrImagePull: no such image")),
+            told
+        );
+        assert_eq!(hindrance(waiting("ContainerCreating", "")), None);
+        assert_eq!(hindrance(ContainerState::Running), None);
+    }
+
+    #[test]
+    fn a_dying_pod_is_worth_holding_while_a_kubelet_may_report_its_end() {
+        let mut pod = pod(PodPhase::Running, [container(Role::Main, 0, ContainerState::Running)]);
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 30 });
+        assert!(of(&pod).may_still_tell());
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 0 });
+        assert!(!of(&pod).may_still_tell(), "its deletion is forced");
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 30 });
+        pod.node = None;
+        assert!(!of(&pod).may_still_tell(), "no node has it");
+    }
+
+    #[test]
+    fn a_success_is_its_own_only_before_it_was_told_to_go() {
+        let mut pod = pod(PodPhase::Succeeded, [container(Role::Main, 0, ended(0, Some(49)))]);
+        assert!(of(&pod).succeeded_before_its_deletion());
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 0 });
+        assert!(of(&pod).succeeded_before_its_deletion());
+        pod.deletion = Some(Deletion { asked: at(49), grace_seconds: 0 });
+        assert!(!of(&pod).succeeded_before_its_deletion(), "in the same second it counts as told to go");
+    }
+}
