@@ -58,7 +58,12 @@ pub fn decide(observed: &Observed) -> Plan {
     let picture = Picture { observed, spec: &spec, tally: &tally, scale: &scale, verdict: verdict.as_ref(), blocked };
     let status = status::project(&picture);
 
-    let mut plan = Plan { reasons: reasons::reasons(&picture, &status), ..Plan::default() };
+    let can_wait = scale.start.is_empty()
+        && scale.stop.is_empty()
+        && tally.releasable.is_empty()
+        && tally.strays.is_empty()
+        && status::only_counts_differ(&observed.job.status, &status);
+    let mut plan = Plan { reasons: reasons::reasons(&picture, &status), can_wait, ..Plan::default() };
     plan.counted = counted(&tally, &observed.job.status, &status);
     plan.actions.extend(scale.start.iter().map(|&id| Action::CreatePod(id)));
     plan.actions.extend(deletes(tally.strays.iter().chain(condemned)));

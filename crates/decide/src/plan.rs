@@ -5,6 +5,7 @@ use std::fmt;
 use batchjob_crd::BatchJobStatus;
 use jiff::Timestamp;
 
+use crate::job::indexes::IndexSet;
 use crate::observed::Pod;
 
 /// Everything that should happen, and why. `act` carries it out and adds nothing.
@@ -23,6 +24,9 @@ pub struct Plan {
     pub reasons: Vec<Reason>,
     /// For the metrics.
     pub counted: Counted,
+    /// All that it writes is how many pods are active and ready just now. That may wait a moment for the next change of
+    /// the same kind, so that a busy job does not write its status for every step of every pod.
+    pub can_wait: bool,
 }
 
 impl Plan {
@@ -79,7 +83,18 @@ pub struct Reason {
     pub severity: Severity,
     /// The event's reason, with upstream's name where the meaning is upstream's: "SuccessfulCreate".
     pub reason: String,
-    pub message: String,
+    pub note: Note,
+}
+
+/// What an event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    Text(String),
+    /// The same thing is done to one pod after the other: such notes about a job may be put together.
+    Pods {
+        verb: &'static str,
+        attempts: Vec<AttemptId>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +120,31 @@ pub struct Finished {
 
 impl Reason {
     pub(crate) fn normal(reason: &str, message: impl Into<String>) -> Reason {
-        Reason { severity: Severity::Normal, reason: reason.to_owned(), message: message.into() }
+        Reason { severity: Severity::Normal, reason: reason.to_owned(), note: Note::Text(message.into()) }
+    }
+
+    pub(crate) fn pods(reason: &str, verb: &'static str, attempts: Vec<AttemptId>) -> Reason {
+        Reason { note: Note::Pods { verb, attempts }, ..Reason::normal(reason, "") }
     }
 
     pub(crate) fn warning(reason: &str, message: impl Into<String>) -> Reason {
         Reason { severity: Severity::Warning, ..Reason::normal(reason, message) }
+    }
+}
+
+impl fmt::Display for Note {
+    /// "created 1 pod (index 3 attempt 2)", "created 40 pods (indexes 0-39)".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::Text(text) => f.write_str(text),
+            Note::Pods { verb, attempts } => match attempts[..] {
+                [id] => write!(f, "{verb} 1 pod ({id})"),
+                _ => {
+                    let indexes: IndexSet = attempts.iter().map(|id| id.index).collect();
+                    write!(f, "{verb} {} pods (indexes {indexes})", attempts.len())
+                }
+            },
+        }
     }
 }
 

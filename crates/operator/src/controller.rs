@@ -23,6 +23,9 @@ use crate::observe::jobs::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::queue::Queue;
 
+/// At least so long between two status writes of a job that only say how many pods are active and ready.
+const STATUS_REST: Duration = Duration::from_millis(500);
+
 /// How long a job whose pass panicked is left alone.
 const AFTER_PANIC: Duration = Duration::from_secs(60);
 
@@ -32,20 +35,22 @@ pub struct Controller {
     pub queue: Arc<Queue>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
-    troubles: Mutex<HashMap<JobKey, Trouble>>,
+    memories: Mutex<HashMap<JobKey, Memory>>,
 }
 
-/// What is remembered of a job's failed passes. Lost with the operator, which costs one more try.
+/// What is remembered of a job from pass to pass. Lost with the operator, which costs one more try.
 #[derive(Clone, Debug, Default)]
-struct Trouble {
+struct Memory {
     n_failures: u32,
     n_refusals: u32,
     obstacle: Option<Obstacle>,
+    /// How many pods are active and ready was just written; the next change of that alone may wait until then.
+    status_rests_until: Option<Instant>,
 }
 
 impl Controller {
     pub fn new(actor: Actor, queue: Arc<Queue>, recorder: Recorder, metrics: Arc<Metrics>) -> Controller {
-        Controller { actor, queue, recorder, metrics, troubles: Mutex::default() }
+        Controller { actor, queue, recorder, metrics, memories: Mutex::default() }
     }
 
     /// Works until the queue is closed, and then finishes the passes that have begun.
@@ -70,11 +75,16 @@ impl Controller {
 
     async fn pass(&self, key: &JobKey) {
         let started = Instant::now();
-        let trouble = self.trouble_of(key);
+        let memory = self.memory_of(key);
         let jobs = &self.actor.jobs;
-        match snapshot::snapshot(jobs, &self.actor.pods, key, trouble.obstacle) {
+        match snapshot::snapshot(jobs, &self.actor.pods, key, memory.obstacle) {
             Snapshot::Job { record, observed } => {
                 let plan = decide(&observed);
+                if let Some(until) = memory.status_rests_until.filter(|&until| plan.can_wait && Instant::now() < until)
+                {
+                    self.queue.add_at(key, until);
+                    return;
+                }
                 let outcome = self.actor.act(record.clone(), &observed.job, &plan).await;
                 self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
                 self.follow_up(&record, &observed, plan, outcome);
@@ -86,7 +96,7 @@ impl Controller {
                 self.metrics.pass(PassResult::Unreadable);
             }
             Snapshot::Gone => {
-                self.troubles().remove(key);
+                self.memories().remove(key);
                 self.queue.forget(key);
             }
         }
@@ -94,14 +104,18 @@ impl Controller {
 
     fn follow_up(&self, record: &JobRecord, observed: &Observed, plan: Plan, outcome: Outcome) {
         let key = &record.key;
+        if outcome.is_counted {
+            self.memories().entry(key.clone()).or_default().status_rests_until = Some(Instant::now() + STATUS_REST);
+        }
         if outcome.is_counted || outcome.error.is_none() {
             self.publish(record, &observed.job, plan.reasons);
         }
         let Some(error) = outcome.error else {
-            self.troubles().entry(key.clone()).and_modify(|trouble| {
-                trouble.n_failures = 0;
+            self.memories().entry(key.clone()).and_modify(|memory| {
+                memory.n_failures = 0;
                 if outcome.n_created > 0 {
-                    *trouble = Trouble::default();
+                    memory.n_refusals = 0;
+                    memory.obstacle = None;
                 }
             });
             match plan.wake_at {
@@ -125,31 +139,31 @@ impl Controller {
     /// When to try again, by the class of the error.
     fn hold_back(&self, record: &JobRecord, job: &Job, error: &Error, now: Timestamp) {
         let key = &record.key;
-        let mut troubles = self.troubles();
-        let trouble = troubles.entry(key.clone()).or_default();
-        trouble.n_failures += 1;
+        let mut memories = self.memories();
+        let memory = memories.entry(key.clone()).or_default();
+        memory.n_failures += 1;
         match error {
-            Error::Write { class: Class::Stale, .. } if trouble.n_failures <= 3 => self.queue.add(key),
+            Error::Write { class: Class::Stale, .. } if memory.n_failures <= 3 => self.queue.add(key),
             Error::Write { class: Class::Busy { retry_after: Some(after) }, .. } => {
-                self.queue.hold(key, Instant::now() + *after + jitter(job, trouble.n_failures));
+                self.queue.hold(key, Instant::now() + *after + jitter(job, memory.n_failures));
             }
             Error::Write { .. } => {
-                let delay = doubling(Duration::from_millis(250), Duration::from_secs(30), trouble.n_failures);
-                self.queue.hold(key, Instant::now() + delay + jitter(job, trouble.n_failures));
+                let delay = doubling(Duration::from_millis(250), Duration::from_secs(30), memory.n_failures);
+                self.queue.hold(key, Instant::now() + delay + jitter(job, memory.n_failures));
             }
             Error::Create { refusal: Refusal::Rejected, message, .. } => {
                 let (generation, message) = (job.generation, message.clone());
                 self.recorder.warn(record, "FailedCreate", format!("the template makes no pod: {message}"));
-                trouble.obstacle = Some(Obstacle::TemplateRejected { generation, message });
+                memory.obstacle = Some(Obstacle::TemplateRejected { generation, message });
                 self.queue.add(key);
             }
             Error::Create { refusal: Refusal::Refused(reason), message, .. } => {
-                trouble.n_refusals += 1;
-                let delay = doubling(Duration::from_secs(1), Duration::from_secs(60), trouble.n_refusals);
+                memory.n_refusals += 1;
+                let delay = doubling(Duration::from_secs(1), Duration::from_secs(60), memory.n_refusals);
                 let retry_at = now.checked_add(delay).unwrap_or(Timestamp::MAX);
                 self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
                 let message = message.clone();
-                trouble.obstacle = Some(Obstacle::Refused { reason: *reason, message, retry_at });
+                memory.obstacle = Some(Obstacle::Refused { reason: *reason, message, retry_at });
                 self.queue.add(key);
             }
         }
@@ -157,18 +171,18 @@ impl Controller {
 
     fn publish(&self, record: &JobRecord, job: &Job, reasons: Vec<batchjob_decide::plan::Reason>) {
         for reason in reasons {
-            tracing::info!(job = %record.key, uid = job.uid, reason = reason.reason, "{}", reason.message);
+            tracing::info!(job = %record.key, uid = job.uid, reason = reason.reason, "{}", reason.note);
             self.recorder.publish(record, reason);
         }
     }
 
-    fn trouble_of(&self, key: &JobKey) -> Trouble {
-        self.troubles().get(key).cloned().unwrap_or_default()
+    fn memory_of(&self, key: &JobKey) -> Memory {
+        self.memories().get(key).cloned().unwrap_or_default()
     }
 
-    fn troubles(&self) -> MutexGuard<'_, HashMap<JobKey, Trouble>> {
+    fn memories(&self) -> MutexGuard<'_, HashMap<JobKey, Memory>> {
         // Nothing that holds the lock can panic half-way through a change.
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,22 +1,23 @@
 //! Events about jobs: queued, grouped, bounded.
 //!
-//! A pass never waits for an event. The same words about the same job within ten minutes are one event that is counted
-//! up; each job has a budget, so that one that goes wrong in a new way every second does not flood etcd; and what the
-//! queue has no room for is dropped and counted.
+//! A pass never waits for an event. What is done to one pod after the other is told together: the first create of a job
+//! at once, those of the next 10 s in one event, then of 20 s, up to 5 min. The same words about the same job within ten
+//! minutes are one event that is counted up. Failures have a budget for each job, so that one that goes wrong in a new
+//! way every second does not flood etcd. What there is no room for is dropped and counted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchjob_crd::{GROUP, VERSION};
-use batchjob_decide::plan::{Reason, Severity};
+use batchjob_decide::plan::{AttemptId, Note, Reason, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{Request, Resource as _};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::metrics::Metrics;
 use crate::observe::jobs::JobRecord;
@@ -28,7 +29,10 @@ const CONTROLLER: &str = "batchjob.dev/operator";
 const QUEUE: usize = 1000;
 /// The same words within this time are counted up.
 const SAME_FOR: Duration = Duration::from_secs(600);
-/// How many events a job may have in a row, and how long it takes until it may have one more.
+/// How long what is done to pods is gathered: the first time, and at most.
+const FIRST_GATHERING: Duration = Duration::from_secs(10);
+const LONGEST_GATHERING: Duration = Duration::from_secs(300);
+/// How many failures a job may tell in a row, and how long it takes until it may tell one more.
 const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(20);
 /// The API server's limit for a note, less a little.
@@ -45,8 +49,14 @@ impl Recorder {
     /// The recorder, and the task that writes.
     pub fn new(writer: Writer, metrics: Arc<Metrics>, instance: String) -> (Recorder, impl Future<Output = ()>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let scribe =
-            Scribe { writer, metrics: metrics.clone(), instance, seen: HashMap::new(), budgets: HashMap::new() };
+        let scribe = Scribe {
+            writer,
+            metrics: metrics.clone(),
+            instance,
+            seen: HashMap::new(),
+            budgets: HashMap::new(),
+            gatherings: HashMap::new(),
+        };
         (Recorder { queue: sender, metrics }, scribe.run(receiver))
     }
 
@@ -65,7 +75,7 @@ impl Recorder {
     }
 
     pub fn warn(&self, job: &JobRecord, reason: &str, message: String) {
-        self.publish(job, Reason { severity: Severity::Warning, reason: reason.to_owned(), message });
+        self.publish(job, Reason { severity: Severity::Warning, reason: reason.to_owned(), note: Note::Text(message) });
     }
 }
 
@@ -76,6 +86,8 @@ struct Scribe {
     instance: String,
     seen: HashMap<Key, Seen>,
     budgets: HashMap<String, Budget>,
+    /// By the job's uid and the reason.
+    gatherings: HashMap<(String, String), Gathering>,
 }
 
 /// What makes two events the same: the job's uid, the reason, the note.
@@ -92,25 +104,92 @@ struct Budget {
     at: Instant,
 }
 
+/// What is done to the pods of a job, one after the other.
+struct Gathering {
+    length: Duration,
+    until: Instant,
+    gathered: Option<Gathered>,
+}
+
+struct Gathered {
+    regarding: ObjectReference,
+    severity: Severity,
+    verb: &'static str,
+    attempts: Vec<AttemptId>,
+}
+
 impl Scribe {
+    /// Writes until nobody can publish any more, and then what is still gathered.
     async fn run(mut self, mut queue: mpsc::Receiver<(ObjectReference, Reason)>) {
         let mut next_tidying = Instant::now() + SAME_FOR;
-        while let Some((regarding, reason)) = queue.recv().await {
+        loop {
+            let due =
+                self.gatherings.values().filter(|gathering| gathering.gathered.is_some()).map(|it| it.until).min();
+            let wake_up = due.unwrap_or(next_tidying);
+            tokio::select! {
+                published = queue.recv() => match published {
+                    Some((regarding, reason)) => self.take(regarding, reason).await,
+                    None => return self.flush(|_, _| true).await,
+                },
+                () = sleep_until(wake_up) => {
+                    let now = Instant::now();
+                    self.flush(|_, gathering| gathering.until <= now).await;
+                }
+            }
             if Instant::now() >= next_tidying {
                 self.tidy();
                 next_tidying = Instant::now() + SAME_FOR;
             }
-            self.write(regarding, reason).await;
         }
     }
 
-    async fn write(&mut self, regarding: ObjectReference, reason: Reason) {
+    async fn take(&mut self, regarding: ObjectReference, reason: Reason) {
         let uid = regarding.uid.clone().unwrap_or_default();
-        if !self.budgets.entry(uid.clone()).or_insert_with(Budget::full).take() {
-            self.metrics.event_dropped();
-            return;
+        match reason.note {
+            Note::Pods { verb, attempts } => {
+                let key = (uid, reason.reason.clone());
+                let gathering = self.gatherings.entry(key).or_insert_with(Gathering::new);
+                if gathering.gathered.is_none() && gathering.until <= Instant::now() {
+                    gathering.begin();
+                    self.write(regarding, reason.severity, reason.reason, Note::Pods { verb, attempts }.to_string())
+                        .await;
+                } else {
+                    let gathered = Gathered { regarding, severity: reason.severity, verb, attempts: Vec::new() };
+                    gathering.gathered.get_or_insert(gathered).attempts.extend(attempts);
+                }
+            }
+            Note::Text(text) if is_repeated(&reason.reason) => {
+                if self.budgets.entry(uid).or_insert_with(Budget::full).take() {
+                    self.write(regarding, reason.severity, reason.reason, text).await;
+                } else {
+                    self.metrics.event_dropped();
+                }
+            }
+            // A turn in the job's life: what came before it is told before it.
+            Note::Text(text) => {
+                self.flush(|(job, _), _| *job == uid).await;
+                self.write(regarding, reason.severity, reason.reason, text).await;
+            }
         }
-        let key = (uid, reason.reason.clone(), reason.message.clone());
+    }
+
+    /// Writes what is gathered where `is_meant`.
+    async fn flush(&mut self, is_meant: impl Fn(&(String, String), &Gathering) -> bool) {
+        let mut flushed = Vec::new();
+        for (key, gathering) in &mut self.gatherings {
+            if gathering.gathered.is_some() && is_meant(key, gathering) {
+                gathering.begin();
+                flushed.extend(gathering.gathered.take().map(|gathered| (key.1.clone(), gathered)));
+            }
+        }
+        for (reason, Gathered { regarding, severity, verb, attempts }) in flushed {
+            self.write(regarding, severity, reason, Note::Pods { verb, attempts }.to_string()).await;
+        }
+    }
+
+    async fn write(&mut self, regarding: ObjectReference, severity: Severity, reason: String, note: String) {
+        let uid = regarding.uid.clone().unwrap_or_default();
+        let key = (uid, reason.clone(), note.clone());
         let seen = self.seen.get_mut(&key).filter(|seen| seen.last.elapsed() < SAME_FOR);
         let (namespace, request, name, count) = match seen {
             Some(seen) => {
@@ -119,7 +198,7 @@ impl Scribe {
                 (namespace.clone(), count_up(&namespace, &seen.name, seen.count), seen.name.clone(), seen.count)
             }
             None => {
-                let event = event(regarding, reason, &self.instance);
+                let event = event(regarding, severity, reason, note, &self.instance);
                 let name = event.metadata.name.clone().unwrap_or_default();
                 (event.metadata.namespace.clone().unwrap_or_default(), create(&event), name, 1)
             }
@@ -144,7 +223,25 @@ impl Scribe {
     fn tidy(&mut self) {
         self.seen.retain(|_, seen| seen.last.elapsed() < SAME_FOR);
         self.budgets.retain(|_, budget| budget.at.elapsed() < SAME_FOR);
+        self.gatherings.retain(|_, gathering| gathering.gathered.is_some() || gathering.until.elapsed() < SAME_FOR);
     }
+}
+
+impl Gathering {
+    fn new() -> Gathering {
+        Gathering { length: FIRST_GATHERING, until: Instant::now(), gathered: None }
+    }
+
+    /// Something is told now, and what follows is gathered, each time for longer.
+    fn begin(&mut self) {
+        self.until = Instant::now() + self.length;
+        self.length = (self.length * 2).min(LONGEST_GATHERING);
+    }
+}
+
+/// What a job may tell any number of times; anything else it tells only at a turn in its life.
+fn is_repeated(reason: &str) -> bool {
+    matches!(reason, "PodFailed" | "FailedCreate" | "InvalidSpec")
 }
 
 impl Budget {
@@ -164,10 +261,9 @@ impl Budget {
     }
 }
 
-fn event(regarding: ObjectReference, reason: Reason, instance: &str) -> Event {
+fn event(regarding: ObjectReference, severity: Severity, reason: String, mut note: String, instance: &str) -> Event {
     let now = now();
     let job = regarding.name.clone().unwrap_or_default();
-    let mut note = reason.message;
     if note.len() > MAX_NOTE {
         let end = (0..=MAX_NOTE).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
         note.truncate(end);
@@ -183,9 +279,9 @@ fn event(regarding: ObjectReference, reason: Reason, instance: &str) -> Event {
         event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
-        action: Some(reason.reason.clone()),
-        reason: Some(reason.reason),
-        type_: Some(match reason.severity {
+        action: Some(reason.clone()),
+        reason: Some(reason),
+        type_: Some(match severity {
             Severity::Normal => "Normal".to_owned(),
             Severity::Warning => "Warning".to_owned(),
         }),

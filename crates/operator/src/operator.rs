@@ -27,6 +27,9 @@ use crate::writer::Writer;
 /// How long passes that have begun may take to end after SIGTERM.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 
+/// How long the last events may take. Nothing depends on them.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -117,7 +120,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     tracing::info!(jobs = actor.jobs.len(), pods = actor.pods.len(), "watching");
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
     let (recorder, scribe) = Recorder::new(writer, metrics.clone(), instance);
-    tokio::spawn(scribe);
+    let scribe = tokio::spawn(scribe);
     tokio::spawn(Sweep { actor: actor.clone(), call: sweep_call }.run());
     let controller = Arc::new(Controller::new(actor, queue.clone(), recorder, metrics));
     let passes = tokio::spawn(controller.run(args.workers));
@@ -128,7 +131,11 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     }
     queue.close();
     match tokio::time::timeout(SHUTDOWN, passes).await {
-        Ok(_) => tracing::info!("stopped"),
+        Ok(_) => {
+            // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
+            let _ = tokio::time::timeout(LAST_EVENTS, scribe).await;
+            tracing::info!("stopped");
+        }
         // Nothing is lost: every pass may be cut off between any two of its writes.
         Err(_) => tracing::warn!("stopped in the middle of a pass, after {SHUTDOWN:?}"),
     }

@@ -19,17 +19,12 @@ pub fn reasons(picture: &Picture<'_>, status: &BatchJobStatus) -> Vec<Reason> {
         reasons.push(change);
     }
     if !picture.scale.start.is_empty() {
-        let message = format!("created {}", pods(picture.scale.start.iter().copied()));
-        reasons.push(Reason::normal("SuccessfulCreate", message));
+        reasons.push(Reason::pods("SuccessfulCreate", "created", picture.scale.start.clone()));
     }
     let condemned = picture.verdict.map_or(&picture.scale.stop, |_| &picture.tally.current);
-    if !condemned.is_empty() {
-        let message = format!("deleted {}", pods(condemned.iter().map(|attempt| attempt.id)));
-        reasons.push(Reason::normal("SuccessfulDelete", message));
-    }
-    if !picture.tally.strays.is_empty() {
-        let strays = pods(picture.tally.strays.iter().map(|attempt| attempt.id));
-        reasons.push(Reason::normal("SuccessfulDelete", format!("deleted {strays}, no longer needed")));
+    let deleted: Vec<AttemptId> = condemned.iter().chain(&picture.tally.strays).map(|attempt| attempt.id).collect();
+    if !deleted.is_empty() {
+        reasons.push(Reason::pods("SuccessfulDelete", "deleted", deleted));
     }
     if let Some(verdict) = picture.verdict.filter(|_| finished_at(before).is_none()) {
         let is_new = |type_| !is_true(before, type_) && is_true(status, type_);
@@ -64,7 +59,8 @@ fn failures(picture: &Picture<'_>) -> Option<String> {
         message += &format!("; attempt {} starts at {at}", first.id.attempt + 1);
     }
     if failed.len() > 1 {
-        message = format!("{} failed; the first: {message}", pods(failed.iter().map(|attempt| attempt.id)));
+        let indexes: IndexSet = failed.iter().map(|attempt| attempt.id.index).collect();
+        message = format!("{} pods failed (indexes {indexes}); the first: {message}", failed.len());
     }
     Some(message)
 }
@@ -72,16 +68,4 @@ fn failures(picture: &Picture<'_>) -> Option<String> {
 fn next_start(picture: &Picture<'_>, failed: &Attempt<'_>) -> Option<jiff::Timestamp> {
     let open = picture.tally.ledger.open.get(failed.id.index).filter(|_| picture.verdict.is_none())?;
     retry::not_before(Some(open))
-}
-
-/// "1 pod (index 3 attempt 2)", "40 pods (indexes 0-39)".
-fn pods(ids: impl Iterator<Item = AttemptId>) -> String {
-    let ids: Vec<AttemptId> = ids.collect();
-    match ids[..] {
-        [id] => format!("1 pod ({id})"),
-        _ => {
-            let indexes: IndexSet = ids.iter().map(|id| id.index).collect();
-            format!("{} pods (indexes {indexes})", ids.len())
-        }
-    }
 }

@@ -84,6 +84,18 @@ pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
     status
 }
 
+/// Whether nothing differs but how many pods are active and ready just now, and the words about it.
+pub fn only_counts_differ(before: &BatchJobStatus, after: &BatchJobStatus) -> bool {
+    let without_counts = |status: &BatchJobStatus| {
+        let mut status = BatchJobStatus { active: None, ready: None, terminating: None, ..status.clone() };
+        for condition in &mut status.conditions {
+            condition.message.clear();
+        }
+        status
+    };
+    without_counts(before) == without_counts(after)
+}
+
 /// The status of a job whose spec cannot be acted on.
 pub fn invalid(job: &Job, message: String, now: Timestamp) -> BatchJobStatus {
     let mut conditions =

@@ -29,8 +29,11 @@ pub(super) fn plan(plan: &Plan, world: &World) -> String {
         return parts.join(" ");
     }
     let mut line = parts.join("; ");
+    if plan.can_wait {
+        line += " (can wait)";
+    }
     for reason in &plan.reasons {
-        line += &format!("\n       {}: {}", reason.reason, reason.message);
+        line += &format!("\n       {}: {}", reason.reason, reason.note);
     }
     line
 }
