@@ -16,11 +16,11 @@ pub mod tally;
 use batchjob_crd::BatchJobStatus;
 
 use crate::observed::{Job, Observed, Obstacle};
-use crate::plan::{Action, Counted, Finished, Plan};
+use crate::plan::{Action, Counted, Finished, Plan, PodRef};
 use attempt::Attempt;
 use finish::Evidence;
 use name::PodNames;
-use scale::Scale;
+use scale::{MAX_PER_PASS, Scale};
 use spec::Spec;
 use status::Picture;
 use tally::Tally;
@@ -28,7 +28,7 @@ use tally::Tally;
 /// What should happen next to one job.
 pub fn decide(observed: &Observed) -> Plan {
     let names = PodNames::of(&observed.job);
-    let mut tally = tally::tally(&observed.job, &observed.pods, &names);
+    let mut tally = tally::tally(&observed.job, &observed.pods, &names, observed.now);
     if let Some(finished_at) = status::finished_at(&observed.job.status) {
         return after_the_end(observed, &tally, finished_at);
     }
@@ -48,53 +48,62 @@ pub fn decide(observed: &Observed) -> Plan {
     let blocked = if scale.start.is_empty() { None } else { obstacle(observed) };
     if blocked.is_some() {
         scale.start.clear();
+        scale.is_cut = false;
     }
     for attempt in &scale.stop {
         tally.ledger.stop(attempt.id.index, attempt.id.attempt);
     }
     // The job fails: what still runs is deleted, and counted as failed when it is seen to end, as batch/v1 Job does.
+    // That it fails is written first: a pod that was deleted for it must find the same verdict afterwards.
     let condemned: &[Attempt<'_>] = if verdict.is_some() { &tally.current } else { &[] };
 
     let picture = Picture { observed, spec: &spec, tally: &tally, scale: &scale, verdict: verdict.as_ref(), blocked };
     let status = status::project(&picture);
 
+    let deleted: Vec<&Attempt<'_>> = tally.strays.iter().chain(condemned).chain(&scale.stop).collect();
     let can_wait = scale.start.is_empty()
-        && scale.stop.is_empty()
+        && deleted.is_empty()
         && tally.releasable.is_empty()
-        && tally.strays.is_empty()
         && status::only_counts_differ(&observed.job.status, &status);
+
     let mut plan = Plan { reasons: reasons::reasons(&picture, &status), can_wait, ..Plan::default() };
     plan.counted = counted(&tally, &observed.job.status, &status);
     plan.actions.extend(scale.start.iter().map(|&id| Action::CreatePod(id)));
-    plan.actions.extend(deletes(tally.strays.iter().chain(condemned)));
     plan.actions.extend(write_if_changed(observed, status));
-    plan.actions.extend(deletes(&scale.stop));
-    plan.actions.extend(tally.releasable.iter().cloned().map(Action::ReleasePod));
+    clear_up(&mut plan, observed, &tally.releasable, &deleted);
 
     if verdict.is_none() {
         plan.wake(scale.next_retry.map(|(_, at)| at));
         plan.wake(finish::deadline(observed, &spec));
     }
-    if let Some(Obstacle::Refused { retry_at, .. }) = blocked {
-        plan.wake(Some(*retry_at));
-    }
+    plan.wake(blocked.and_then(Obstacle::retry_at));
     if scale.is_cut {
         plan.wake(Some(observed.now));
     }
     plan
 }
 
+/// Lets pods go and deletes pods, as many as one pass does; what is left comes in the next one, behind the other jobs.
+fn clear_up(plan: &mut Plan, observed: &Observed, releasable: &[PodRef], deleted: &[&Attempt<'_>]) {
+    let (released, deletes) = (releasable.iter().take(MAX_PER_PASS), deleted.iter().take(MAX_PER_PASS));
+    plan.actions.extend(released.cloned().map(Action::ReleasePod));
+    plan.actions.extend(deletes.map(|attempt| Action::DeletePod(attempt.pod.into())));
+    if releasable.len() > MAX_PER_PASS || deleted.len() > MAX_PER_PASS {
+        plan.wake(Some(observed.now));
+    }
+}
+
 /// A finished job: its status stands. What is left of its pods is cleared up, and when its time comes it goes itself.
 fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Timestamp) -> Plan {
     let mut plan = Plan::default();
-    plan.actions.extend(deletes(tally.strays.iter().chain(&tally.current)));
     let expiry = Spec::read(&observed.job.spec).ok().and_then(|spec| finish::expiry(&spec, finished_at));
     let is_expired = expiry.is_some_and(|expiry| expiry <= observed.now) && !observed.job.is_deleted;
     if !is_expired {
         plan.actions.extend(write_if_changed(observed, status::after_the_end(&observed.job)));
         plan.wake(expiry.filter(|_| !observed.job.is_deleted));
     }
-    plan.actions.extend(tally.releasable.iter().cloned().map(Action::ReleasePod));
+    let left: Vec<&Attempt<'_>> = tally.strays.iter().chain(&tally.current).collect();
+    clear_up(&mut plan, observed, &tally.releasable, &left);
     if is_expired {
         plan.actions.push(Action::DeleteJob);
     }
@@ -133,15 +142,11 @@ fn write_if_changed(observed: &Observed, status: BatchJobStatus) -> Option<Actio
     (status != observed.job.status).then(|| Action::WriteStatus(Box::new(status)))
 }
 
-fn deletes<'a>(attempts: impl IntoIterator<Item = &'a Attempt<'a>>) -> impl Iterator<Item = Action> {
-    attempts.into_iter().map(|attempt| Action::DeletePod(attempt.pod.into()))
-}
-
 /// What stands in the way of creates now.
 fn obstacle(observed: &Observed) -> Option<&Obstacle> {
     observed.obstacle.as_ref().filter(|obstacle| match obstacle {
         Obstacle::TemplateRejected { generation, .. } => *generation == observed.job.generation,
-        Obstacle::Refused { retry_at, .. } => *retry_at > observed.now,
+        Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => *retry_at > observed.now,
     })
 }
 

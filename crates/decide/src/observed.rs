@@ -120,6 +120,18 @@ pub enum Obstacle {
     TemplateRejected { generation: i64, message: String },
     /// Something that passes, such as a quota: not tried again before `retry_at`.
     Refused { reason: RefusedReason, message: String, retry_at: Timestamp },
+    /// There was no answer, or none about the pod: not tried again before `retry_at`. Everything else goes on.
+    Unanswered { retry_at: Timestamp },
+}
+
+impl Obstacle {
+    /// When creates are tried again; None: not until the spec changes.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        match self {
+            Obstacle::TemplateRejected { .. } => None,
+            Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => Some(*retry_at),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,10 @@ use crate::observed::Pod;
 ///
 /// The order of the actions is what makes a crash between any two of them harmless:
 ///
-/// 1. creates, and deletes of pods that no longer matter: both can be repeated;
-/// 2. at most one status write, which is the ledger: it counts what has ended and moves past what is to be stopped;
-/// 3. what that write makes safe: deletes of the stopped pods, and releases of the counted ones.
+/// 1. creates: they depend on nothing, and can be repeated;
+/// 2. at most one status write, which is the ledger: it counts what has ended, moves past what is to be stopped, and
+///    says how the job ends before anything is done about it;
+/// 3. what that write makes safe: releases of the counted pods, and deletes of the stopped and the stray ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub actions: Vec<Action>,

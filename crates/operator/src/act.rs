@@ -1,8 +1,8 @@
 //! Carries a plan out, and adds nothing: one file for each kind of thing that is written.
 //!
-//! The actions happen in the plan's order. Neighbours of the same kind go together, as many at a time as requests may
-//! be in flight; the first group that fails ends the plan, and the next pass decides on what is then so. The answer to
-//! every write goes into the caches at once, so the next pass knows of it.
+//! The actions happen in the plan's order. Neighbours of the same kind go together, a few at a time; the first group that
+//! fails ends the plan, and the next pass decides on what is then so. The answer to every write goes into the caches at
+//! once, so the next pass knows of it.
 
 mod create;
 mod pods;
@@ -13,10 +13,16 @@ use std::sync::Arc;
 use batchjob_decide::observed::Job;
 use batchjob_decide::{Action, Plan};
 
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+
 use crate::error::{Error, WriteError};
 use crate::observe::jobs::{JobRecord, Jobs};
 use crate::observe::pods::Pods;
 use crate::writer::Writer;
+
+/// How many writes of one job may be under way at the same time: a part of all (`--max-requests-in-flight`).
+const AT_ONCE: usize = 32;
 
 /// What acting needs: the way out, and the caches that learn what was written.
 #[derive(Clone)]
@@ -95,12 +101,24 @@ impl Actor {
     async fn stale(&self, record: &JobRecord, what: &str, error: WriteError) -> Error {
         if error.is_conflict() || error.is_not_found() {
             match self.writer.job(&record.key.namespace, &record.key.name).await {
-                Ok(fresh) => self.jobs.reread(&record.key, Some(fresh)),
-                Err(error) if error.is_not_found() => self.jobs.reread(&record.key, None),
+                Ok(fresh) => self.jobs.wrote(fresh),
+                Err(error) if error.is_not_found() => self.jobs.is_gone(&record.key, &record.uid),
                 // The watch will tell.
                 Err(_) => {}
             }
         }
         Error::write(format!("{what} of {}", record.key), error)
     }
+}
+
+/// Does some things at the same time, as many as leave room for other jobs.
+async fn at_once<T>(writes: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let turns = Semaphore::new(AT_ONCE);
+    let turns = &turns;
+    join_all(writes.map(|write| async move {
+        // The semaphore is never closed.
+        let _turn = turns.acquire().await;
+        write.await
+    }))
+    .await
 }

@@ -8,7 +8,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchjob_decide::observed::{Job, Obstacle};
+use batchjob_decide::observed::Job;
+use batchjob_decide::plan::PodRef;
 use batchjob_decide::{Observed, Plan, decide};
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -16,8 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::act::{Actor, Outcome};
-use crate::error::{Class, Error, Refusal};
+use crate::error::Error;
 use crate::events::Recorder;
+use crate::memory::{Memory, NextTry};
 use crate::metrics::{Metrics, PassResult};
 use crate::observe::jobs::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
@@ -36,16 +38,6 @@ pub struct Controller {
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     memories: Mutex<HashMap<JobKey, Memory>>,
-}
-
-/// What is remembered of a job from pass to pass. Lost with the operator, which costs one more try.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    n_failures: u32,
-    n_refusals: u32,
-    obstacle: Option<Obstacle>,
-    /// How many pods are active and ready was just written; the next change of that alone may wait until then.
-    status_rests_until: Option<Instant>,
 }
 
 impl Controller {
@@ -75,10 +67,10 @@ impl Controller {
 
     async fn pass(&self, key: &JobKey) {
         let started = Instant::now();
-        let memory = self.memory_of(key);
-        let jobs = &self.actor.jobs;
-        match snapshot::snapshot(jobs, &self.actor.pods, key, memory.obstacle) {
-            Snapshot::Job { record, observed } => {
+        match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key) {
+            Snapshot::Job { record, mut observed } => {
+                let memory = self.memory_of(&record);
+                observed.obstacle = memory.obstacle;
                 let plan = decide(&observed);
                 if let Some(until) = memory.status_rests_until.filter(|&until| plan.can_wait && Instant::now() < until)
                 {
@@ -89,12 +81,7 @@ impl Controller {
                 self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
                 self.follow_up(&record, &observed, plan, outcome);
             }
-            Snapshot::Unreadable { record, error } => {
-                tracing::warn!(job = %key, error, "the job cannot be read");
-                let message = format!("this BatchJob cannot be read, and nothing is done about it: {error}");
-                self.recorder.warn(&record, "InvalidSpec", message);
-                self.metrics.pass(PassResult::Unreadable);
-            }
+            Snapshot::Unreadable { record, error } => self.report_unreadable(&record, &error).await,
             Snapshot::Gone => {
                 self.memories().remove(key);
                 self.queue.forget(key);
@@ -102,22 +89,37 @@ impl Controller {
         }
     }
 
+    /// Nothing is done about it, but when it is deleted its pods must not stay because of us.
+    async fn report_unreadable(&self, record: &JobRecord, error: &str) {
+        tracing::warn!(job = %record.key, error, "the job cannot be read");
+        let message = format!("this BatchJob cannot be read, and nothing is done about it: {error}");
+        self.recorder.warn(record, "InvalidSpec", message);
+        self.metrics.pass(PassResult::Unreadable);
+        if record.is_deleted {
+            let pods = self.actor.pods.of(&record.key.namespace, &record.uid);
+            let held: Vec<PodRef> = pods.iter().filter(|pod| pod.is_held).map(|pod| PodRef::from(&**pod)).collect();
+            if let Err(error) = self.actor.release_pods(&record.key.namespace, held.iter()).await {
+                tracing::warn!(job = %record.key, %error, "failed to let go its pods");
+                self.queue.hold(&record.key, Instant::now() + AFTER_PANIC);
+            }
+        }
+    }
+
     fn follow_up(&self, record: &JobRecord, observed: &Observed, plan: Plan, outcome: Outcome) {
         let key = &record.key;
+        let mut memory = self.memory_of(record);
         if outcome.is_counted {
-            self.memories().entry(key.clone()).or_default().status_rests_until = Some(Instant::now() + STATUS_REST);
+            memory.status_rests_until = Some(Instant::now() + STATUS_REST);
+        }
+        if outcome.n_created > 0 {
+            memory.it_goes_on();
         }
         if outcome.is_counted || outcome.error.is_none() {
             self.publish(record, &observed.job, plan.reasons);
         }
         let Some(error) = outcome.error else {
-            self.memories().entry(key.clone()).and_modify(|memory| {
-                memory.n_failures = 0;
-                if outcome.n_created > 0 {
-                    memory.n_refusals = 0;
-                    memory.obstacle = None;
-                }
-            });
+            memory.n_failures = 0;
+            self.remember(key, memory);
             match plan.wake_at {
                 // More is to be done than one pass does: behind the others, but at once.
                 Some(at) if at <= observed.now => self.queue.add(key),
@@ -133,39 +135,14 @@ impl Controller {
             return;
         };
         tracing::warn!(job = %key, %error, class = error.label(), "the plan was not carried out");
-        self.hold_back(record, &observed.job, &error, observed.now);
-    }
-
-    /// When to try again, by the class of the error.
-    fn hold_back(&self, record: &JobRecord, job: &Job, error: &Error, now: Timestamp) {
-        let key = &record.key;
-        let mut memories = self.memories();
-        let memory = memories.entry(key.clone()).or_default();
-        memory.n_failures += 1;
-        match error {
-            Error::Write { class: Class::Stale, .. } if memory.n_failures <= 3 => self.queue.add(key),
-            Error::Write { class: Class::Busy { retry_after: Some(after) }, .. } => {
-                self.queue.hold(key, Instant::now() + *after + jitter(job, memory.n_failures));
-            }
-            Error::Write { .. } => {
-                let delay = doubling(Duration::from_millis(250), Duration::from_secs(30), memory.n_failures);
-                self.queue.hold(key, Instant::now() + delay + jitter(job, memory.n_failures));
-            }
-            Error::Create { refusal: Refusal::Rejected, message, .. } => {
-                let (generation, message) = (job.generation, message.clone());
-                self.recorder.warn(record, "FailedCreate", format!("the template makes no pod: {message}"));
-                memory.obstacle = Some(Obstacle::TemplateRejected { generation, message });
-                self.queue.add(key);
-            }
-            Error::Create { refusal: Refusal::Refused(reason), message, .. } => {
-                memory.n_refusals += 1;
-                let delay = doubling(Duration::from_secs(1), Duration::from_secs(60), memory.n_refusals);
-                let retry_at = now.checked_add(delay).unwrap_or(Timestamp::MAX);
-                self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
-                let message = message.clone();
-                memory.obstacle = Some(Obstacle::Refused { reason: *reason, message, retry_at });
-                self.queue.add(key);
-            }
+        if let Error::Refused { message, .. } = &error {
+            self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
+        }
+        let next_try = memory.learn(&error, &observed.job, observed.now);
+        self.remember(key, memory);
+        match next_try {
+            NextTry::AtOnce => self.queue.add(key),
+            NextTry::After(delay) => self.queue.hold(key, Instant::now() + delay),
         }
     }
 
@@ -176,8 +153,14 @@ impl Controller {
         }
     }
 
-    fn memory_of(&self, key: &JobKey) -> Memory {
-        self.memories().get(key).cloned().unwrap_or_default()
+    /// What is remembered of this job; nothing of another one that had its name.
+    fn memory_of(&self, record: &JobRecord) -> Memory {
+        let memory = self.memories().get(&record.key).filter(|memory| memory.uid == record.uid).cloned();
+        memory.unwrap_or_else(|| Memory::of(record.uid.clone()))
+    }
+
+    fn remember(&self, key: &JobKey, memory: Memory) {
+        self.memories().insert(key.clone(), memory);
     }
 
     fn memories(&self) -> MutexGuard<'_, HashMap<JobKey, Memory>> {
@@ -192,33 +175,9 @@ fn pace(n_pods: usize) -> Option<Duration> {
     (n_pods >= 50).then(|| Duration::from_millis(n_pods as u64).min(Duration::from_secs(1)))
 }
 
-/// The n-th delay of a sequence that doubles.
-fn doubling(first: Duration, max: Duration, n: u32) -> Duration {
-    (first * 2u32.pow(n.saturating_sub(1).min(16))).min(max)
-}
-
-/// Up to a quarter of a second, so that jobs that failed together do not come back together; from a hash, so that it
-/// can be repeated.
-fn jitter(job: &Job, n_failures: u32) -> Duration {
-    let seed =
-        job.uid.bytes().fold(u64::from(n_failures), |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    Duration::from_millis(seed % 250)
-}
-
 /// When `at` is on the clock that timers go by. Never early: a timer that fires before its time decides nothing.
 fn instant_of(at: Timestamp, now: Timestamp) -> Instant {
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     // Far beyond any job; an Instant cannot go arbitrarily far.
     Instant::now() + wait.min(Duration::from_secs(365 * 86_400))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_double_up_to_their_maximum() {
-        let delays = [1, 2, 3, 7, 100].map(|n| doubling(Duration::from_secs(1), Duration::from_secs(60), n).as_secs());
-        assert_eq!(delays, [1, 2, 4, 60, 60]);
-    }
 }

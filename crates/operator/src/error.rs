@@ -7,6 +7,8 @@
 //! | `Busy` | 429 | when the API server says (`Retry-After`), else as `Soon` |
 //! | `Refused` | 403, 400 on a create: quota, policy, something missing | after 1 s, doubling to 60 s |
 //! | `Rejected` | 422 on a create: the template makes no pod | when the spec changes |
+//!
+//! A failed create holds back the creates of its job, and nothing else: what has ended is counted and let go meanwhile.
 
 use std::time::Duration;
 
@@ -19,7 +21,9 @@ pub enum Error {
     #[error("failed to {what}: {source}")]
     Write { what: String, class: Class, source: WriteError },
     #[error("failed to create pod {pod}: {message}")]
-    Create { pod: String, refusal: Refusal, message: String },
+    Refused { pod: String, refusal: Refusal, message: String },
+    #[error("failed to create pod {pod}: {source}")]
+    Unanswered { pod: String, class: Class, source: WriteError },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +54,20 @@ impl Error {
         Error::Write { what: what.into(), class: source.class(), source }
     }
 
+    pub fn is_create(&self) -> bool {
+        matches!(self, Error::Refused { .. } | Error::Unanswered { .. })
+    }
+
     /// The value of the metric's label.
     pub fn label(&self) -> &'static str {
         match self {
-            Error::Write { class: Class::Stale, .. } => "stale",
-            Error::Write { class: Class::Soon, .. } => "soon",
-            Error::Write { class: Class::Busy { .. }, .. } => "busy",
-            Error::Create { refusal: Refusal::Refused(_), .. } => "refused",
-            Error::Create { refusal: Refusal::Rejected, .. } => "rejected",
+            Error::Write { class, .. } | Error::Unanswered { class, .. } => match class {
+                Class::Stale => "stale",
+                Class::Soon => "soon",
+                Class::Busy { .. } => "busy",
+            },
+            Error::Refused { refusal: Refusal::Refused(_), .. } => "refused",
+            Error::Refused { refusal: Refusal::Rejected, .. } => "rejected",
         }
     }
 }
@@ -83,9 +93,13 @@ impl WriteError {
         self.status().is_some_and(|status| status.code == 409 && status.reason != "AlreadyExists")
     }
 
-    fn class(&self) -> Class {
+    pub fn is_invalid(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 422)
+    }
+
+    pub fn class(&self) -> Class {
         match self.status() {
-            Some(_) if self.is_conflict() => Class::Stale,
+            Some(_) if self.is_conflict() || self.is_invalid() => Class::Stale,
             Some(status) if status.code == 429 => Class::Busy { retry_after: retry_after(status) },
             _ => Class::Soon,
         }

@@ -60,7 +60,10 @@ impl Recorder {
         (Recorder { queue: sender, metrics }, scribe.run(receiver))
     }
 
-    pub fn publish(&self, job: &JobRecord, reason: Reason) {
+    pub fn publish(&self, job: &JobRecord, mut reason: Reason) {
+        if let Note::Text(text) = &mut reason.note {
+            shorten(text);
+        }
         let regarding = ObjectReference {
             api_version: Some(format!("{GROUP}/{VERSION}")),
             kind: Some("BatchJob".to_owned()),
@@ -187,7 +190,8 @@ impl Scribe {
         }
     }
 
-    async fn write(&mut self, regarding: ObjectReference, severity: Severity, reason: String, note: String) {
+    async fn write(&mut self, regarding: ObjectReference, severity: Severity, reason: String, mut note: String) {
+        shorten(&mut note);
         let uid = regarding.uid.clone().unwrap_or_default();
         let key = (uid, reason.clone(), note.clone());
         let seen = self.seen.get_mut(&key).filter(|seen| seen.last.elapsed() < SAME_FOR);
@@ -261,14 +265,17 @@ impl Budget {
     }
 }
 
-fn event(regarding: ObjectReference, severity: Severity, reason: String, mut note: String, instance: &str) -> Event {
-    let now = now();
-    let job = regarding.name.clone().unwrap_or_default();
+fn shorten(note: &mut String) {
     if note.len() > MAX_NOTE {
         let end = (0..=MAX_NOTE).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
         note.truncate(end);
         note.push('…');
     }
+}
+
+fn event(regarding: ObjectReference, severity: Severity, reason: String, note: String, instance: &str) -> Event {
+    let now = now();
+    let job = regarding.name.clone().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
             // The names that client-go gives: the object's, and the time in nanoseconds.

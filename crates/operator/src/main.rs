@@ -6,6 +6,7 @@ mod args;
 mod controller;
 mod error;
 mod events;
+mod memory;
 mod metrics;
 mod observe;
 mod operator;

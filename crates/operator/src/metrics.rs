@@ -177,7 +177,7 @@ impl Metrics {
     }
 
     fn failed(&self, error: &Error) {
-        if matches!(error, Error::Create { .. }) {
+        if error.is_create() {
             self.pods_created.get_or_create(&CreatedLabels { status: "failed" }).inc();
         }
         self.errors.get_or_create(&ErrorLabels { class: error.label() }).inc();

@@ -12,6 +12,7 @@
 //! all that was written before the operator started.
 
 pub mod jobs;
+mod lenient;
 pub mod pods;
 pub mod snapshot;
 pub mod watch;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use batchjob_crd::{BatchJob, keys};
-use kube::core::DeserializeGuard;
+use anyhow::{Context as _, bail};
+use batchjob_crd::keys;
 use kube::{Api, Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use crate::act::Actor;
 use crate::admin::{Admin, Health};
@@ -16,7 +16,7 @@ use crate::args::OperatorArgs;
 use crate::controller::Controller;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
-use crate::observe::jobs::{JobKey, JobSink, Jobs};
+use crate::observe::jobs::{JobKey, JobSink, Jobs, WireJob};
 use crate::observe::pods::{PodSink, Pods};
 use crate::observe::watch;
 use crate::observe::wire::WirePod;
@@ -57,10 +57,13 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), server, namespace, listen = %args.listen, "starting");
 
     let sweep_call = Arc::new(Notify::new());
+    let (left, who_left) = mpsc::unbounded_channel();
     let filled = Arc::new(Notify::new());
-    tokio::spawn(health.clone().beat());
-    tokio::spawn(watch::run(
-        api::<DeserializeGuard<BatchJob>>(watching.clone(), args.namespace()),
+    // Each of these runs for ever: one that ends takes the operator with it, to be started anew.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health.clone().beat());
+    tasks.spawn(watch::run(
+        api::<WireJob>(watching.clone(), args.namespace()),
         None,
         args.request_timeout,
         JobSink {
@@ -84,7 +87,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             relisted: relisted(&metrics, "BatchJob"),
         },
     ));
-    tokio::spawn(watch::run(
+    tasks.spawn(watch::run(
         api::<WirePod>(watching, args.namespace()),
         // Every pod of ours has it, and no other.
         Some(keys::ATTEMPT),
@@ -98,6 +101,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
                     None => call.notify_one(),
                 }
             },
+            left,
             filled: {
                 let (health, filled) = (health.clone(), filled.clone());
                 move || {
@@ -115,19 +119,22 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             () = filled.notified() => {}
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
         }
     }
     tracing::info!(jobs = actor.jobs.len(), pods = actor.pods.len(), "watching");
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
     let (recorder, scribe) = Recorder::new(writer, metrics.clone(), instance);
     let scribe = tokio::spawn(scribe);
-    tokio::spawn(Sweep { actor: actor.clone(), call: sweep_call }.run());
+    tasks.spawn(Sweep { actor: actor.clone(), call: sweep_call, who_left }.run());
     let controller = Arc::new(Controller::new(actor, queue.clone(), recorder, metrics));
-    let passes = tokio::spawn(controller.run(args.workers));
+    let mut passes = tokio::spawn(controller.run(args.workers));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: finishing what has begun"),
         _ = interrupt.recv() => tracing::info!("SIGINT: finishing what has begun"),
+        ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
+        ended = &mut passes => bail!("the workers have ended, which is a bug: {ended:?}"),
     }
     queue.close();
     match tokio::time::timeout(SHUTDOWN, passes).await {

@@ -3,16 +3,19 @@
 //! A pod that somebody deletes stays until our finalizer is off it. When its job is deleted, the job can no longer say
 //! so; so the pods are looked through when a job goes, and now and then. Before a pod is let go the API server itself
 //! is asked whether the job is gone: the cache of the jobs may be behind that of the pods.
+//!
+//! And brings back those that somebody has taken out of our sight, by taking off the label that we watch by.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchjob_decide::plan::PodRef;
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep;
 
 use crate::act::Actor;
 use crate::observe::pods::Held;
+use crate::observe::wire::PodRecord;
 
 /// Even if nobody calls.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -21,17 +24,36 @@ const PERIOD: Duration = Duration::from_secs(30);
 pub struct Sweep {
     pub actor: Actor,
     pub call: Arc<Notify>,
+    pub who_left: mpsc::UnboundedReceiver<PodRecord>,
 }
 
 impl Sweep {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
-            // Whether it was called or the time is over makes no difference.
-            let _ = timeout(PERIOD, self.call.notified()).await;
+            tokio::select! {
+                () = self.call.notified() => {}
+                () = sleep(PERIOD) => {}
+                Some(record) = self.who_left.recv() => {
+                    self.bring_back(&record).await;
+                    continue;
+                }
+            }
             let jobs = &self.actor.jobs;
             for held in self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some()) {
                 self.sweep(held).await;
             }
+        }
+    }
+
+    async fn bring_back(&self, record: &PodRecord) {
+        let pod = &record.pod;
+        // The name says which attempt it is; a pod with another name is none of ours.
+        let Some(attempt) = pod.name.rsplit('-').nth(1).filter(|attempt| attempt.parse::<u32>().is_ok()) else {
+            return;
+        };
+        match self.actor.writer.label_pod(&record.namespace, &pod.name, &pod.uid, attempt).await {
+            Ok(()) => tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by"),
+            Err(error) => tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by"),
         }
     }
 

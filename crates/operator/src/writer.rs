@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::error::WriteError;
-use crate::observe::jobs::JobRecord;
+use crate::observe::jobs::{JobRecord, WireJob};
 use crate::observe::wire::{PodRecord, WirePod};
 
 /// Sends requests.
@@ -73,7 +73,7 @@ impl Writer {
         Ok(answer.left().map(PodRecord::from))
     }
 
-    /// Takes our finalizer off, and no other. The uid in the patch makes it a conflict for a pod made anew.
+    /// Takes our finalizer off, and no other. A pod made anew under the same name refuses the uid in the patch (422).
     pub async fn release_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<PodRecord> {
         let patch = serde_json::json!({ "metadata": {
             "uid": uid,
@@ -82,6 +82,15 @@ impl Writer {
         let pods = self.pods(namespace);
         let patch = Patch::Strategic(patch);
         Ok(self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?.into())
+    }
+
+    /// Puts back the label that we watch by.
+    pub async fn label_pod(&self, namespace: &str, name: &str, uid: &str, attempt: &str) -> Result<()> {
+        let patch =
+            Patch::Merge(serde_json::json!({ "metadata": { "uid": uid, "labels": { keys::ATTEMPT: attempt } } }));
+        let pods = self.pods(namespace);
+        self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?;
+        Ok(())
     }
 
     /// Writes a status if the job is still the one that it was decided on.
@@ -100,11 +109,11 @@ impl Writer {
         let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
         let url = BatchJob::url_path(&(), Some(&job.key.namespace));
         let request = Request::new(url).replace_subresource("status", &job.key.name, &PostParams::default(), body);
-        Ok(self.send::<BatchJob>(request.map_err(kube::Error::BuildRequest)?).await?.into())
+        Ok(self.send::<WireJob>(request.map_err(kube::Error::BuildRequest)?).await?.into())
     }
 
     pub async fn job(&self, namespace: &str, name: &str) -> Result<JobRecord> {
-        let jobs: Api<kube::core::DeserializeGuard<BatchJob>> = Api::namespaced(self.client.clone(), namespace);
+        let jobs: Api<WireJob> = Api::namespaced(self.client.clone(), namespace);
         Ok(self.limited(jobs.get(name)).await?.into())
     }
 

@@ -85,7 +85,8 @@ impl<'a> Attempt<'a> {
 
     /// How often its containers have failed within a pod that lives on (`restartPolicy: OnFailure`).
     pub fn n_failures_in_place(&self) -> u32 {
-        self.pod.containers.iter().filter(|container| container.role != Role::Sidecar).map(n_failures).sum()
+        let counted = self.pod.containers.iter().filter(|container| container.role != Role::Sidecar);
+        counted.map(n_failures).fold(0, u32::saturating_add)
     }
 
     pub fn is_ready(&self) -> bool {
@@ -166,7 +167,7 @@ fn failed_before(container: &Container) -> Option<(&Container, i32)> {
 fn n_failures(container: &Container) -> u32 {
     let waits_after_failure =
         matches!(&container.state, ContainerState::Waiting { reason, .. } if &**reason == "CrashLoopBackOff");
-    container.restarts + u32::from(waits_after_failure || has_failed(container))
+    container.restarts.saturating_add(u32::from(waits_after_failure || has_failed(container)))
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn already(evidence: &Evidence<'_>, condition: &str, succeeded: bool) -> Option<
 fn backoff_limit_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
     let Evidence { spec, tally, .. } = evidence;
     let in_place: u32 = match spec.restarts_in_place {
-        true => tally.current.iter().map(|attempt| attempt.n_failures_in_place()).sum(),
+        true => tally.current.iter().map(|attempt| attempt.n_failures_in_place()).fold(0, u32::saturating_add),
         false => 0,
     };
     let n_failures = tally.ledger.failed.saturating_add(in_place);
@@ -97,9 +97,10 @@ fn deadline_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
     })
 }
 
-/// The point that the job must not pass; None if it has none, or time does not count because it is suspended.
+/// The point that the job must not pass; None if it has none, or time does not count because it is suspended. A job that
+/// is seen for the first time starts now: with activeDeadlineSeconds 0 it ends before any pod is made.
 pub fn deadline(observed: &Observed, spec: &Spec) -> Option<Timestamp> {
-    let started = observed.job.status.start_time.as_ref()?.0;
+    let started = observed.job.status.start_time.as_ref().map_or(observed.now, |time| time.0);
     let allowed = spec.active_deadline?;
     (!spec.is_suspended).then(|| started.checked_add(allowed).unwrap_or(Timestamp::MAX))
 }

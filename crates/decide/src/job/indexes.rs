@@ -53,6 +53,13 @@ impl IndexSet {
         self.runs.iter().flat_map(|&(first, last)| first..=last)
     }
 
+    /// The indexes below `end` that are not in the set, in rising order.
+    pub fn missing(&self, end: u32) -> impl Iterator<Item = u32> {
+        let starts = std::iter::once(0).chain(self.runs.iter().map(|&(_, last)| last + 1));
+        let ends = self.runs.iter().map(|&(first, _)| first).chain(std::iter::once(end));
+        starts.zip(ends).flat_map(move |(start, until)| start..until.min(end))
+    }
+
     /// Reads "0-3,7". What cannot be read, such as a part out of order, is left out: a status that somebody broke must
     /// not stop the job, and an index that is not known as done is done again rather than lost.
     pub fn parse(text: &str) -> IndexSet {
@@ -136,6 +143,16 @@ mod tests {
     fn jobs_own_form_is_read_and_nonsense_is_left_out() {
         assert_eq!(IndexSet::parse("1,2,3-5").to_string(), "1-5");
         assert_eq!(IndexSet::parse("7-3,x,-1,2,1,4294967295").to_string(), "2");
+    }
+
+    #[test]
+    fn what_is_missing_is_what_is_not_contained() {
+        for text in ["", "0", "0-3,7", "2-4,9", "0-9", "5-30"] {
+            let set = IndexSet::parse(text);
+            let expected: Vec<u32> = (0..10).filter(|&index| !set.contains(index)).collect();
+            assert_eq!(set.missing(10).collect::<Vec<_>>(), expected, "{text:?}");
+        }
+        assert_eq!(IndexSet::parse("0-3").missing(0).count(), 0);
     }
 
     #[test]

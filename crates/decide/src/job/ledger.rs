@@ -65,7 +65,7 @@ impl Ledger {
 
     /// Attempt `attempt` of `index` has failed, at `at`.
     pub fn fail(&mut self, index: u32, attempt: u32, at: Timestamp) {
-        self.failed += 1;
+        self.failed = self.failed.saturating_add(1);
         let failures = self.open.get(index).map_or(0, |open| open.failures);
         let open = Open { next_attempt: attempt + 1, failures: failures + 1, failed_at: Some(at) };
         self.open.0.insert(index, open);
@@ -88,8 +88,15 @@ impl OpenIndexes {
         self.0.get(&index).copied()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// In rising order.
+    pub fn indexes(&self) -> impl Iterator<Item = u32> {
+        self.0.keys().copied()
+    }
+
+    /// The same without the times, which nobody needs any more once the job is bound to fail: what was told to end
+    /// together is then one entry.
+    pub fn without_times(&self) -> OpenIndexes {
+        OpenIndexes(self.0.iter().map(|(&index, &open)| (index, Open { failed_at: None, ..open })).collect())
     }
 
     /// How many entries its text has.
@@ -108,7 +115,7 @@ impl OpenIndexes {
         let mut open = BTreeMap::new();
         for (run, entry) in text.split(',').filter_map(parse_entry) {
             // A status that somebody broke must not make a map of four thousand million indexes.
-            for index in run.0..=run.1.min(run.0 + 1_000_000) {
+            for index in run.0..=run.1.min(run.0.saturating_add(1_000_000)) {
                 open.insert(index, entry);
             }
         }

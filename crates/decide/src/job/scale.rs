@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 
 use super::attempt::Attempt;
-use super::ledger::Ledger;
 use super::retry;
 use super::spec::{Completions, Spec};
 use super::tally::Tally;
@@ -27,6 +26,8 @@ pub struct Scale<'a> {
     pub next_retry: Option<(AttemptId, Timestamp)>,
     /// More is to be done than one pass does.
     pub is_cut: bool,
+    /// So many indexes are open that no further one starts until some close.
+    pub is_ledger_full: bool,
 }
 
 pub fn scale<'a>(spec: &Spec, tally: &Tally<'a>, now: Timestamp) -> Scale<'a> {
@@ -52,12 +53,17 @@ fn n_wanted(spec: &Spec, tally: &Tally<'_>) -> usize {
 }
 
 fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Scale<'a> {
-    let mut scale = Scale::default();
     let n_indexes = match spec.completions {
         Completions::Fixed(completions) => completions,
         Completions::WorkQueue => spec.parallelism,
     };
-    for id in pending(&tally.ledger, &tally.current, n_indexes) {
+    let is_ledger_full = tally.ledger.open.n_entries() >= MAX_OPEN_ENTRIES;
+    let mut scale = Scale { is_ledger_full, ..Scale::default() };
+    let candidates: &mut dyn Iterator<Item = u32> = match is_ledger_full {
+        true => &mut tally.ledger.open.indexes().filter(|&index| index < n_indexes),
+        false => &mut tally.ledger.completed.missing(n_indexes),
+    };
+    for id in pending(tally, candidates) {
         match retry::not_before(tally.ledger.open.get(id.index)) {
             Some(at) if at > now => {
                 if scale.next_retry.is_none_or(|(_, soonest)| at < soonest) {
@@ -79,21 +85,17 @@ fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Sca
     scale
 }
 
-/// The indexes that are neither done nor under way, lowest first.
+/// Those of `candidates` that are not under way, with the attempt that comes next. An index whose stray still lives is
+/// under way: two pods of one index at once might both succeed.
 fn pending<'b>(
-    ledger: &'b Ledger,
-    current: &'b [Attempt<'_>],
-    n_indexes: u32,
-) -> impl Iterator<Item = AttemptId> + use<'b> {
-    let only_open = ledger.open.n_entries() >= MAX_OPEN_ENTRIES;
-    let mut current = current.iter().map(|attempt| attempt.id.index).peekable();
-    (0..n_indexes).filter_map(move |index| {
-        while current.next_if(|&under_way| under_way < index).is_some() {}
-        let is_pending = current.peek() != Some(&index)
-            && !ledger.completed.contains(index)
-            && (!only_open || ledger.open.get(index).is_some());
-        is_pending.then(|| AttemptId { index, attempt: ledger.next_attempt(index) })
-    })
+    tally: &'b Tally<'_>,
+    candidates: impl Iterator<Item = u32> + 'b,
+) -> impl Iterator<Item = AttemptId> + 'b {
+    let mut under_way: Vec<u32> = tally.current.iter().chain(&tally.strays).map(|attempt| attempt.id.index).collect();
+    under_way.sort_unstable();
+    candidates
+        .filter(move |index| under_way.binary_search(index).is_err())
+        .map(|index| AttemptId { index, attempt: tally.ledger.next_attempt(index) })
 }
 
 /// The pods that have got least far go first, in the order of Kubernetes' `ActivePods`: those without a node, pending

@@ -63,7 +63,7 @@ pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
         succeeded: Some(as_count(ledger.completed.len())),
         failed: Some(ledger.failed.min(i32::MAX as u32) as i32),
         completed_indexes: Some(ledger.completed.to_string()).filter(|text| !text.is_empty()),
-        open_indexes: Some(ledger.open.to_string()).filter(|text| !text.is_empty()),
+        open_indexes: Some(open_indexes(picture)).filter(|text| !text.is_empty()),
         completions_summary: Some(completions_summary(spec, ledger.completed.len())),
         parallelism: Some(as_count(spec.parallelism as usize)),
         backoff_limit: Some(as_count(spec.backoff_limit as usize)),
@@ -117,6 +117,11 @@ pub fn after_the_end(job: &Job) -> BatchJobStatus {
 /// What stays as it is unless a pass says otherwise.
 fn carried_over(job: &Job) -> BatchJobStatus {
     BatchJobStatus { observed_generation: Some(job.generation), selector: Some(job.selector()), ..job.status.clone() }
+}
+
+fn open_indexes(picture: &Picture<'_>) -> String {
+    let open = &picture.tally.ledger.open;
+    if picture.verdict.is_some() { open.without_times().to_string() } else { open.to_string() }
 }
 
 /// The time from which activeDeadlineSeconds counts: when the job was first seen, and again when it is resumed.
@@ -234,6 +239,10 @@ fn trouble<'a>(picture: &Picture<'a>) -> (Option<&'a str>, Option<String>) {
         // Others are at work meanwhile: that one waits is no trouble of the job.
         let is_idle = tally.current.is_empty() && scale.start.is_empty();
         return (is_idle.then_some(reason::BACKING_OFF), Some(detail));
+    }
+    if scale.is_ledger_full && scale.start.is_empty() {
+        let detail = "too many indexes have failed: no further one starts until some of them succeed";
+        return (Some(reason::TOO_MANY_OPEN_INDEXES), Some(detail.to_owned()));
     }
     if spec.parallelism == 0 {
         return (Some(reason::PARALLELISM_ZERO), Some("parallelism is 0: raise it to go on".to_owned()));

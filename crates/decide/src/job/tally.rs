@@ -13,6 +13,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::attempt::{Attempt, Stage};
 use super::ledger::Ledger;
 use super::name::PodNames;
@@ -35,14 +37,14 @@ pub struct Tally<'a> {
     pub releasable: Vec<PodRef>,
 }
 
-pub fn tally<'a>(job: &Job, pods: &'a [Arc<Pod>], names: &PodNames) -> Tally<'a> {
+pub fn tally<'a>(job: &Job, pods: &'a [Arc<Pod>], names: &PodNames, now: Timestamp) -> Tally<'a> {
     let mut attempts: Vec<Attempt<'a>> = pods.iter().filter_map(|pod| Attempt::read(pod, names)).collect();
     // By index, then by number: an index that somehow has two attempts is read in the order in which they were made.
     attempts.sort_by_key(|attempt| attempt.id);
 
     let mut tally = Tally { ledger: Ledger::read(&job.status), ..Tally::default() };
     for attempt in attempts {
-        tally.read(attempt);
+        tally.read(attempt, now);
     }
     // Strays are known only now: an attempt is passed by a later one, and by a success of its index.
     let ledger = &tally.ledger;
@@ -60,7 +62,7 @@ fn is_passed(ledger: &Ledger, attempt: &Attempt<'_>) -> bool {
 }
 
 impl<'a> Tally<'a> {
-    fn read(&mut self, attempt: Attempt<'a>) {
+    fn read(&mut self, attempt: Attempt<'a>, now: Timestamp) {
         let stage = attempt.stage();
         if stage == Stage::Terminating {
             self.n_terminating += 1;
@@ -68,7 +70,7 @@ impl<'a> Tally<'a> {
         if is_passed(&self.ledger, &attempt) {
             self.read_passed(attempt, stage);
         } else {
-            self.read_next(attempt, stage);
+            self.read_next(attempt, stage, now);
         }
         if attempt.pod.is_held && !attempt.may_still_tell() {
             self.releasable.push(attempt.pod.into());
@@ -84,7 +86,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn read_next(&mut self, attempt: Attempt<'a>, stage: Stage) {
+    fn read_next(&mut self, attempt: Attempt<'a>, stage: Stage, now: Timestamp) {
         let id = attempt.id;
         match stage {
             Stage::Living => {
@@ -99,8 +101,8 @@ impl<'a> Tally<'a> {
                 self.succeeded.push(attempt);
             }
             Stage::Terminating | Stage::Failed => {
-                // Every pod has a creation time; the epoch stands for a broken one, and means no delay.
-                let ended_at = attempt.ended_at().unwrap_or_default();
+                // A node whose clock is ahead must not make the index wait for longer than its delay.
+                let ended_at = attempt.ended_at().unwrap_or(now).min(now);
                 self.ledger.fail(id.index, id.attempt, ended_at);
                 self.failed.push(attempt);
             }

@@ -32,6 +32,16 @@ impl World {
                 self.job.is_deleted = true;
                 Ok(())
             }
+            ("unanswered", words) => {
+                let retry_at = time(words.strip_prefix("until ").ok_or("no time")?.trim_end_matches('s'))?;
+                self.obstacle = Some(Obstacle::Unanswered { retry_at });
+                Ok(())
+            }
+            // The API server refuses every delete while this happens.
+            ("undeletable", event) => {
+                self.is_undeletable = true;
+                self.apply(event)
+            }
             ("template", message) => {
                 let message = message.trim_start_matches("rejected: ").to_owned();
                 self.obstacle = Some(Obstacle::TemplateRejected { generation: self.job.generation, message });
@@ -40,8 +50,7 @@ impl World {
             ("quota", words) => {
                 let (seconds, message) =
                     words.strip_prefix("until ").and_then(|rest| rest.split_once("s: ")).ok_or("no time")?;
-                let retry_at =
-                    Timestamp::default() + SignedDuration::from_secs(seconds.parse().map_err(|_| "no number")?);
+                let retry_at = time(seconds)?;
                 let message = message.to_owned();
                 self.obstacle = Some(Obstacle::Refused { reason: RefusedReason::QuotaExceeded, message, retry_at });
                 Ok(())
@@ -99,6 +108,11 @@ impl World {
         self.remove_ended();
         Ok(())
     }
+}
+
+fn time(seconds: &str) -> Result<Timestamp, String> {
+    let seconds = seconds.parse().map_err(|_| format!("{seconds} is no number"))?;
+    Ok(Timestamp::default() + SignedDuration::from_secs(seconds))
 }
 
 fn exit_code(word: &str) -> Result<i32, String> {

@@ -5,14 +5,12 @@
 
 use std::sync::Arc;
 
+use super::{Actor, at_once};
+use crate::error::{Error, Refusal};
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
 use batchjob_decide::observed::{Job, RefusedReason};
 use batchjob_decide::plan::AttemptId;
-use futures::future::join_all;
-
-use super::Actor;
-use crate::error::{Error, Refusal};
 
 impl Actor {
     /// Answers with how many were created, whatever came after.
@@ -22,7 +20,7 @@ impl Actor {
         let mut batch_size = 1;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_size.min(rest.len()));
-            let results = join_all(batch.iter().map(|&id| self.create_pod(job, id))).await;
+            let results = at_once(batch.iter().map(|&id| self.create_pod(job, id))).await;
             n_created += results.iter().filter(|result| result.is_ok()).count();
             if let Some(error) = results.into_iter().find_map(Result::err) {
                 return (n_created, Err(error));
@@ -41,26 +39,30 @@ impl Actor {
             }
             // It was created before, and the answer was lost; or it is somebody else's.
             Err(error) if error.is_already_there() => self.find_pod(job, id).await,
-            Err(error) => Err(match error.refusal() {
-                Some(refusal) => Error::Create {
-                    pod: format!("{}/{}", job.namespace, PodNames::of(job).write(id)),
-                    refusal,
-                    message: error.status().map_or_else(|| error.to_string(), |status| status.message.clone()),
-                },
-                None => Error::write(format!("create the pod of {id} of {}/{}", job.namespace, job.name), error),
-            }),
+            Err(error) => {
+                let pod = format!("{}/{}", job.namespace, PodNames::of(job).write(id));
+                let message = error.status().map(|status| status.message.clone()).unwrap_or_default();
+                Err(match error.refusal() {
+                    Some(refusal) => Error::Refused { pod, refusal, message },
+                    None => Error::Unanswered { pod, class: error.class(), source: error },
+                })
+            }
         }
     }
 
     async fn find_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
         let name = PodNames::of(job).write(id);
         let record = self.writer.pod(&job.namespace, &name).await;
-        let record = record.map_err(|error| Error::write(format!("read pod {}/{name}", job.namespace), error))?;
+        let record = record.map_err(|error| Error::Unanswered {
+            pod: format!("{}/{name}", job.namespace),
+            class: error.class(),
+            source: error,
+        })?;
         if record.owner.as_ref().is_some_and(|owner| *owner.uid == *job.uid) {
             self.pods.created(record);
             return Ok(());
         }
-        Err(Error::Create {
+        Err(Error::Refused {
             message: format!("there is a pod {name} already, and it is not of this job: delete it or rename it"),
             pod: format!("{}/{name}", job.namespace),
             refusal: Refusal::Refused(RefusedReason::NameTaken),

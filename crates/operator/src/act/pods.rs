@@ -1,9 +1,8 @@
 //! Deletes pods and lets them go. Both carry the uid: a pod made anew under the same name is never touched.
 
 use batchjob_decide::plan::PodRef;
-use futures::future::join_all;
 
-use super::Actor;
+use super::{Actor, at_once};
 use crate::error::Error;
 
 impl Actor {
@@ -12,7 +11,7 @@ impl Actor {
         namespace: &str,
         pods: impl Iterator<Item = &'a PodRef>,
     ) -> Result<(), Error> {
-        let results = join_all(pods.map(|pod| self.delete_pod(namespace, pod))).await;
+        let results = at_once(pods.map(|pod| self.delete_pod(namespace, pod))).await;
         results.into_iter().collect()
     }
 
@@ -38,7 +37,7 @@ impl Actor {
         namespace: &str,
         pods: impl Iterator<Item = &'a PodRef>,
     ) -> Result<usize, Error> {
-        let results = join_all(pods.map(|pod| self.release_pod(namespace, pod))).await;
+        let results = at_once(pods.map(|pod| self.release_pod(namespace, pod))).await;
         let n_released = results.iter().filter(|result| result.is_ok()).count();
         results.into_iter().collect::<Result<(), Error>>().map(|()| n_released)
     }
@@ -46,9 +45,14 @@ impl Actor {
     async fn release_pod(&self, namespace: &str, pod: &PodRef) -> Result<(), Error> {
         match self.writer.release_pod(namespace, &pod.name, &pod.uid).await {
             Ok(record) => self.pods.wrote(record),
-            // Gone, or another one of the same name: in both cases ours is no more.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.pods.is_gone(&pod.uid),
-            Err(error) => return Err(Error::write(format!("release pod {namespace}/{}", pod.name), error)),
+            Err(error) if error.is_not_found() => self.pods.is_gone(&pod.uid),
+            Err(error) => {
+                // 422: the uid in the patch is not that of the pod, so ours is gone.
+                if error.is_conflict() || error.is_invalid() {
+                    self.reread_pod(namespace, pod).await;
+                }
+                return Err(Error::write(format!("release pod {namespace}/{}", pod.name), error));
+            }
         }
         Ok(())
     }

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use batchjob_crd::BatchJob;
+use batchjob_crd::{BatchJob, BatchJobStatus};
 use batchjob_decide::observed::Job;
-use kube::core::DeserializeGuard;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 
+use super::lenient::metadata;
 use super::watch::{Change, Sink};
 
 /// The name of a job, under which it is queued. What is deleted and made again has the same one, and another uid.
@@ -30,6 +32,8 @@ pub struct JobRecord {
     pub uid: Arc<str>,
     pub version: u64,
     pub resource_version: Arc<str>,
+    /// Somebody has asked for its deletion, and a finalizer still holds it.
+    pub is_deleted: bool,
     pub content: Content,
 }
 
@@ -42,51 +46,51 @@ pub enum Content {
     },
 }
 
-impl From<BatchJob> for JobRecord {
-    fn from(job: BatchJob) -> JobRecord {
-        let BatchJob { metadata, spec, status } = job;
+/// A job as it comes over the wire: its metadata can always be read, the rest if it is a BatchJob's.
+#[derive(kube::Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = BatchJob)]
+pub struct WireJob {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: serde_json::Value,
+    #[serde(default)]
+    status: Option<serde_json::Value>,
+}
+
+impl From<WireJob> for JobRecord {
+    fn from(wire: WireJob) -> JobRecord {
+        let WireJob { metadata, spec, status } = wire;
         let key = JobKey {
             namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
             name: metadata.name.as_deref().unwrap_or_default().into(),
         };
         let resource_version = metadata.resource_version.unwrap_or_default();
         let uid = metadata.uid.unwrap_or_default();
-        JobRecord {
-            uid: uid.as_str().into(),
-            version: super::version(&resource_version),
-            resource_version: resource_version.into(),
-            content: Content::Job(Arc::new(Job {
+        let is_deleted = metadata.deletion_timestamp.is_some();
+        let status = status
+            .filter(|status| !status.is_null())
+            .map_or_else(|| Ok(BatchJobStatus::default()), serde_json::from_value);
+        let content = match (serde_json::from_value(spec), status) {
+            (Ok(spec), Ok(status)) => Content::Job(Arc::new(Job {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
-                uid,
+                uid: uid.clone(),
                 generation: metadata.generation.unwrap_or_default(),
-                is_deleted: metadata.deletion_timestamp.is_some(),
+                is_deleted,
                 spec,
-                status: status.unwrap_or_default(),
+                status,
             })),
+            (Err(error), _) => Content::Unreadable { error: format!("spec: {error}").into() },
+            (_, Err(error)) => Content::Unreadable { error: format!("status: {error}").into() },
+        };
+        JobRecord {
             key,
-        }
-    }
-}
-
-impl From<DeserializeGuard<BatchJob>> for JobRecord {
-    fn from(guard: DeserializeGuard<BatchJob>) -> JobRecord {
-        match guard.0 {
-            Ok(job) => job.into(),
-            Err(invalid) => {
-                let meta = invalid.metadata;
-                let resource_version = meta.resource_version.unwrap_or_default();
-                JobRecord {
-                    key: JobKey {
-                        namespace: meta.namespace.unwrap_or_default().into(),
-                        name: meta.name.unwrap_or_default().into(),
-                    },
-                    uid: meta.uid.unwrap_or_default().into(),
-                    version: super::version(&resource_version),
-                    resource_version: resource_version.into(),
-                    content: Content::Unreadable { error: invalid.error.into() },
-                }
-            }
+            uid: uid.into(),
+            version: super::version(&resource_version),
+            resource_version: resource_version.into(),
+            is_deleted,
+            content,
         }
     }
 }
@@ -116,7 +120,7 @@ impl Jobs {
         self.lock().by_key.len()
     }
 
-    /// The answer to a write of ours. It never brings back a job that is gone.
+    /// The answer to a write of ours, or to a read. It never brings back a job that is gone.
     pub fn wrote(&self, record: JobRecord) {
         let mut map = self.lock();
         if map.by_key.get(&record.key).is_some_and(|known| known.uid == record.uid) {
@@ -124,12 +128,11 @@ impl Jobs {
         }
     }
 
-    /// What a fresh read says: None, it is gone.
-    pub fn reread(&self, key: &JobKey, fresh: Option<JobRecord>) {
+    /// A read found no such job. One made anew under the same name is another one.
+    pub fn is_gone(&self, key: &JobKey, uid: &str) {
         let mut map = self.lock();
-        match fresh {
-            Some(record) => map.apply(record),
-            None => map.remove(key, u64::MAX),
+        if map.by_key.get(key).is_some_and(|known| *known.uid == *uid) {
+            map.remove(key, u64::MAX);
         }
     }
 
@@ -176,7 +179,7 @@ pub struct JobSink<F, G> {
 
 impl<F: Fn(&JobKey) + Send, G: Fn() + Send> Sink for JobSink<F, G> {
     type Record = JobRecord;
-    type Wire = DeserializeGuard<BatchJob>;
+    type Wire = WireJob;
 
     const KIND: &'static str = "BatchJob";
     const WHERE_FROM: &'static str = "install its CRD, with the Helm chart or kubectl apply -f crds/batchjobs.yaml";
@@ -223,5 +226,52 @@ impl<F: Fn(&JobKey) + Send, G: Fn() + Send> Sink for JobSink<F, G> {
 
     fn relisting(&mut self) {
         (self.relisted)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: serde_json::Value) -> JobRecord {
+        serde_json::from_value::<WireJob>(json).expect("any job can be read so far").into()
+    }
+
+    fn job(uid: &str, version: u64) -> JobRecord {
+        let metadata =
+            serde_json::json!({ "name": "etl", "namespace": "ns", "uid": uid, "resourceVersion": version.to_string() });
+        read(serde_json::json!({ "metadata": metadata, "spec": { "template": {} } }))
+    }
+
+    #[test]
+    fn what_is_no_batchjob_is_unreadable_by_itself() {
+        let record = read(serde_json::json!({ "metadata": { "name": "x" }, "spec": { "completions": "many" } }));
+        assert!(
+            matches!(record.content, Content::Unreadable { ref error } if error.starts_with("spec: ")),
+            "{record:?}"
+        );
+    }
+
+    /// Anybody who may update a job can write such a time, and must not stop the list of all the others with it.
+    #[test]
+    fn the_times_of_managed_fields_are_not_read() {
+        let fields = serde_json::json!([{ "manager": "me", "time": "9999-12-31T23:59:59Z" }]);
+        let record = read(
+            serde_json::json!({ "metadata": { "name": "x", "managedFields": fields }, "spec": { "template": {} } }),
+        );
+        assert!(matches!(record.content, Content::Job(_)));
+    }
+
+    #[test]
+    fn a_read_that_found_nothing_does_not_remove_a_job_made_anew() {
+        let jobs = Jobs::default();
+        let key = job("first", 1).key;
+        jobs.lock().apply(job("second", 9));
+        jobs.is_gone(&key, "first");
+        assert!(jobs.get(&key).is_some());
+        jobs.is_gone(&key, "second");
+        assert!(jobs.get(&key).is_none());
+        jobs.wrote(job("second", 10));
+        assert_eq!(jobs.len(), 0, "an answer that comes late brings nothing back");
     }
 }

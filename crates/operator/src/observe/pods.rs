@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchjob_decide::observed::Pod;
+use tokio::sync::mpsc;
 
 use super::watch::{Change, Sink};
 use super::wire::{Owner, PodRecord, WirePod};
@@ -31,8 +32,11 @@ pub struct Held {
 }
 
 impl Pods {
-    pub fn of(&self, owner: &str) -> Vec<Arc<Pod>> {
-        self.lock().by_owner.get(owner).into_iter().flatten().map(|(_, record)| record.pod.clone()).collect()
+    /// The pods of a job. One in another namespace that names it as its owner is somebody's forgery.
+    pub fn of(&self, namespace: &str, owner: &str) -> Vec<Arc<Pod>> {
+        let map = self.lock();
+        let records = map.by_owner.get(owner).into_iter().flat_map(HashMap::values);
+        records.filter(|record| *record.namespace == *namespace).map(|record| record.pod.clone()).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -127,6 +131,8 @@ impl Map {
 pub struct PodSink<F, G> {
     pub pods: Arc<Pods>,
     pub notify: F,
+    /// A pod that we hold is no longer among those we watch, although it is there: somebody took off its label.
+    pub left: mpsc::UnboundedSender<PodRecord>,
     pub filled: G,
     pub relisted: Box<dyn Fn() + Send>,
 }
@@ -158,6 +164,10 @@ impl<F: Fn(&str) + Send, G: Fn() + Send> Sink for PodSink<F, G> {
                 let owner = owner(&record);
                 self.pods.lock().remove(&record.pod.uid, record.version);
                 (self.notify)(&owner);
+                if record.pod.is_held && record.pod.deletion.is_none() {
+                    // Nobody listens while the operator stops.
+                    let _ = self.left.send(record);
+                }
             }
             Change::Replaced { objects, version } => {
                 let mut concerned: HashSet<Box<str>> = objects.iter().map(owner).collect();
@@ -205,7 +215,13 @@ mod tests {
     }
 
     fn sink(pods: &Arc<Pods>) -> impl Sink<Record = PodRecord> {
-        PodSink { pods: pods.clone(), notify: |_: &str| {}, filled: || {}, relisted: Box::new(|| {}) }
+        PodSink {
+            pods: pods.clone(),
+            notify: |_: &str| {},
+            left: mpsc::unbounded_channel().0,
+            filled: || {},
+            relisted: Box::new(|| {}),
+        }
     }
 
     #[test]
@@ -215,7 +231,7 @@ mod tests {
         sink.change(Change::Applied(record("a", "job", 5, true)));
         pods.wrote(record("a", "job", 9, false));
         sink.change(Change::Applied(record("a", "job", 7, true)));
-        assert!(!pods.of("job")[0].is_held);
+        assert!(!pods.of("ns", "job")[0].is_held);
     }
 
     /// A list that was read before our write, and arrives after it.
@@ -225,9 +241,9 @@ mod tests {
         let mut sink = sink(&pods);
         pods.created(record("new", "job", 12, true));
         sink.change(Change::Replaced { objects: vec![record("old", "job", 3, true)], version: 10 });
-        assert_eq!(pods.of("job").len(), 2);
+        assert_eq!(pods.of("ns", "job").len(), 2);
         sink.change(Change::Replaced { objects: vec![record("old", "job", 3, true)], version: 20 });
-        assert_eq!(pods.of("job").len(), 1, "the newer list knows that it is gone");
+        assert_eq!(pods.of("ns", "job").len(), 1, "the newer list knows that it is gone");
     }
 
     #[test]
@@ -237,7 +253,7 @@ mod tests {
         sink.change(Change::Applied(record("a", "job", 5, true)));
         sink.change(Change::Deleted(record("a", "job", 8, false)));
         pods.wrote(record("a", "job", 7, false));
-        assert_eq!((pods.of("job").len(), pods.len()), (0, 0));
+        assert_eq!((pods.of("ns", "job").len(), pods.len()), (0, 0));
     }
 
     #[test]
@@ -246,7 +262,7 @@ mod tests {
         let mut sink = sink(&pods);
         sink.change(Change::Applied(record("a", "job", 5, true)));
         sink.change(Change::Applied(record("a", "", 6, true)));
-        assert_eq!(pods.of("job").len(), 0);
+        assert_eq!(pods.of("ns", "job").len(), 0);
         let held = pods.held_for_others(|uid| uid == "job");
         assert_eq!(held.len(), 1);
         assert!(held[0].owner.is_none());

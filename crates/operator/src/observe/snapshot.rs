@@ -1,7 +1,6 @@
 //! Cache → `Observed`: everything that one decision may look at, as values. Time enters here.
 
 use batchjob_decide::Observed;
-use batchjob_decide::observed::Obstacle;
 use jiff::Timestamp;
 
 use super::jobs::{Content, JobRecord, Jobs};
@@ -23,7 +22,7 @@ pub enum Snapshot {
     Gone,
 }
 
-pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey, obstacle: Option<Obstacle>) -> Snapshot {
+pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey) -> Snapshot {
     let Some(record) = jobs.get(key) else { return Snapshot::Gone };
     let job = match &record.content {
         Content::Job(job) => job.clone(),
@@ -32,8 +31,8 @@ pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey, obstacle: Option<Obstacl
             return Snapshot::Unreadable { record, error };
         }
     };
-    let pods = pods.of(&record.uid);
-    Snapshot::Job { observed: Observed { job, pods, obstacle, now: now() }, record }
+    let pods = pods.of(&record.key.namespace, &record.uid);
+    Snapshot::Job { observed: Observed { job, pods, obstacle: None, now: now() }, record }
 }
 
 /// The time of a pass.

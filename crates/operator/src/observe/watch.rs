@@ -21,6 +21,9 @@ const PAGE: u32 = 500;
 const WATCH_SECONDS: u32 = 60;
 /// A watch that says nothing for so long has lost its connection.
 const WATCH_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+/// After so many failures in a row the version that is watched from may be what is wrong (an etcd that was restored from a
+/// backup has never seen it), and a new list finds out.
+const MAX_FAILED_WATCHES: u32 = 6;
 /// A watch that lasts less than this is no success.
 const MIN_WATCH: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
@@ -62,8 +65,14 @@ pub async fn run<S: Sink>(api: Api<S::Wire>, selector: Option<&'static str>, req
         sink.relisting();
         match list(&api, selector, request_timeout, &mut sink).await {
             Ok(version) => {
-                backoff.reset();
+                let began_at = Instant::now();
                 follow(&api, selector, version, &mut sink).await;
+                // A list is no success if what follows it ends at once.
+                if began_at.elapsed() < MIN_WATCH {
+                    backoff.wait().await;
+                } else {
+                    backoff.reset();
+                }
             }
             Err(error) => {
                 if error.is_not_found() {
@@ -128,6 +137,9 @@ async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version
             Ok(Err(kube::Error::Api(status))) if status.code == 410 => return,
             Ok(Err(error)) => {
                 tracing::warn!(kind = S::KIND, %error, "failed to watch; trying again in {:?}", backoff.next());
+                if backoff.n_waits >= MAX_FAILED_WATCHES {
+                    return;
+                }
                 backoff.wait().await;
                 continue;
             }

@@ -1,16 +1,19 @@
 //! What is read of a pod, and nothing else of it.
 //!
 //! A pod of 6 kB of JSON costs 39 kB of heap as `k8s_openapi`'s `Pod`; the fields below cost a few hundred bytes. Every
-//! field is optional: one pod that looks odd must not break the list of all the others.
+//! field is optional, and a time that cannot be read is no time: one pod that looks odd must not break the list of all
+//! the others.
 
 use std::sync::Arc;
 
 use batchjob_decide::observed::{Condition, Container, ContainerState, Deletion, Pod, PodPhase, Role};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use serde::{Deserialize, Deserializer};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 
 use batchjob_crd::keys;
+
+use super::lenient::{metadata, time};
 
 /// A pod as it comes over the wire.
 #[derive(kube::Resource, Clone, Debug, Default, Deserialize)]
@@ -21,36 +24,6 @@ pub struct WirePod {
     pub metadata: ObjectMeta,
     pub spec: WireSpec,
     pub status: WireStatus,
-}
-
-/// Leaves out what is large and not read: annotations, labels, managed fields.
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Read {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        creation_timestamp: Option<Time>,
-        deletion_timestamp: Option<Time>,
-        deletion_grace_period_seconds: Option<i64>,
-        finalizers: Option<Vec<String>>,
-        owner_references: Option<Vec<OwnerReference>>,
-    }
-    let read = Read::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: read.name,
-        namespace: read.namespace,
-        uid: read.uid,
-        resource_version: read.resource_version,
-        creation_timestamp: read.creation_timestamp,
-        deletion_timestamp: read.deletion_timestamp,
-        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
-        finalizers: read.finalizers,
-        owner_references: read.owner_references,
-        ..ObjectMeta::default()
-    })
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -97,7 +70,8 @@ pub struct WireCondition {
     status: Box<str>,
     reason: Option<Box<str>>,
     message: Option<Box<str>>,
-    last_transition_time: Option<Time>,
+    #[serde(deserialize_with = "time")]
+    last_transition_time: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -129,7 +103,8 @@ pub struct WireWaiting {
 pub struct WireTerminated {
     exit_code: i32,
     reason: Box<str>,
-    finished_at: Option<Time>,
+    #[serde(deserialize_with = "time")]
+    finished_at: Option<Timestamp>,
 }
 
 /// A pod with the keys that a cache needs.
@@ -172,17 +147,16 @@ impl From<WirePod> for PodRecord {
 fn pod(wire: WirePod, resource_version: String) -> Pod {
     let WirePod { metadata, spec, status } = wire;
     let grace_seconds = metadata.deletion_grace_period_seconds.unwrap_or_default();
-    let deletion = metadata
-        .deletion_timestamp
-        .map(|deadline| Deletion { asked: deadline.0 - jiff::SignedDuration::from_secs(grace_seconds), grace_seconds });
+    let deletion = metadata.deletion_timestamp.map(|deadline| Deletion {
+        asked: deadline.0.checked_sub(jiff::SignedDuration::from_secs(grace_seconds)).unwrap_or(deadline.0),
+        grace_seconds,
+    });
     let condition = |type_: &str| status.conditions.iter().find(|condition| &*condition.type_ == type_);
     let unschedulable = condition("PodScheduled")
         .filter(|scheduled| &*scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable"))
         .map(|scheduled| scheduled.message.clone().unwrap_or_default());
-    let ready = condition("Ready").map(|ready| Condition {
-        is_true: &*ready.status == "True",
-        since: ready.last_transition_time.as_ref().map(|time| time.0),
-    });
+    let ready = condition("Ready")
+        .map(|ready| Condition { is_true: &*ready.status == "True", since: ready.last_transition_time });
     let is_sidecar = |name: &str| {
         spec.init_containers.iter().any(|init| &*init.name == name && init.restart_policy.as_deref() == Some("Always"))
     };
@@ -226,7 +200,7 @@ fn state(state: &WireState) -> ContainerState {
         return ContainerState::Terminated {
             exit_code: terminated.exit_code,
             reason: terminated.reason.clone(),
-            finished_at: terminated.finished_at.as_ref().map(|time| time.0).filter(is_known),
+            finished_at: terminated.finished_at.filter(is_known),
         };
     }
     if let Some(waiting) = &state.waiting {
@@ -267,6 +241,23 @@ mod tests {
         }}));
         let asked = "2026-11-24T12:00:00Z".parse().expect("a time");
         assert_eq!(record.pod.deletion, Some(Deletion { asked, grace_seconds: 30 }));
+    }
+
+    /// Anybody who may create a pod can write such a grace period.
+    #[test]
+    fn a_deletion_in_ten_thousand_years_is_a_deletion() {
+        let record = read(serde_json::json!({ "metadata": {
+            "deletionTimestamp": "33658-11-24T12:00:30Z", "deletionGracePeriodSeconds": 1_000_000_000_000_i64,
+        }}));
+        assert!(record.pod.deletion.is_some());
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_is_no_time() {
+        let record = read(serde_json::json!({ "metadata": {}, "status": { "conditions": [
+            { "type": "Ready", "status": "False", "lastTransitionTime": "9999-12-31T23:59:59Z" },
+        ]}}));
+        assert_eq!(record.pod.ready.map(|ready| ready.is_true), Some(false));
     }
 
     #[test]

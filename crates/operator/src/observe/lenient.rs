@@ -1,0 +1,49 @@
+//! Reads what users may have written as far as it can be read.
+//!
+//! The API server takes times up to the end of the year 9999 and grace periods of any length; a list in which one time
+//! cannot be read would be no list at all, and whoever wrote it would have stopped the operator for everybody.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde::{Deserialize, Deserializer};
+
+/// A time; None if it cannot be read.
+pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+/// Metadata without what is large, not read, or another's: annotations, labels, managed fields.
+pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        #[serde(default, deserialize_with = "time")]
+        creation_timestamp: Option<Timestamp>,
+        deletion_timestamp: Option<String>,
+        deletion_grace_period_seconds: Option<i64>,
+        finalizers: Option<Vec<String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+    }
+    let read = Read::deserialize(deserializer)?;
+    // A deletion is a deletion, whenever it is to be over.
+    let deletion = read.deletion_timestamp.map(|text| Time(text.parse().unwrap_or(Timestamp::MAX)));
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        resource_version: read.resource_version,
+        generation: read.generation,
+        creation_timestamp: read.creation_timestamp.map(Time),
+        deletion_timestamp: deletion,
+        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+        finalizers: read.finalizers,
+        owner_references: read.owner_references,
+        ..ObjectMeta::default()
+    })
+}
