@@ -64,11 +64,15 @@ test: test-unit test-api test-cluster ## Every test
 test-unit: ## Rings 1 and 2: seconds, offline
 	cargo test --locked
 
-test-api: operator ## Ring 3: against a real API server
-	cargo test --locked --package batchjob-tests --test kubernetes-api --test api
+# Clusters that tests share end with the test's process; what they leave on disk is swept up, whatever came of the test.
+CLUSTER_TEST = cargo test --locked --package batchjob-tests
+
+test-api: prerequisites operator ## Ring 3: against a real API server
+	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites image ## Ring 4: on a real node, installed by the chart (root)
-	cargo test --locked --package batchjob-tests --test kubernetes-node --test cluster
+	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(CLUSTER_TEST) --test cluster -- --test-threads 6; status=$$?; $(CLUSTER) sweep; exit $$status
 
 bench: prerequisites image ## Measure beside kube-controller-manager, on the same cluster
 	cargo run --locked --release --package batchjob-tests --bin bench

@@ -45,6 +45,7 @@ use anyhow::{Context, Result};
 pub use binaries::Binaries;
 pub use modules::versions;
 pub use prerequisites::{check, install};
+pub use teardown::sweep;
 
 use folder::Folder;
 use launch::{Launched, launch};

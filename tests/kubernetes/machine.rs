@@ -21,7 +21,7 @@ use super::address::Link;
 use super::binaries::cache_root;
 use super::folder::Folder;
 use super::process::{Lifetime, Process, search_path};
-use super::record::{Recorded, child_of};
+use super::record::{Card, Recorded, child_of};
 
 /// What process 1 does: prepare the mounts, then wait.
 const INIT: &str = include_str!("machine/init.sh");
@@ -128,6 +128,11 @@ fn connect(init: u32) -> Result<Link> {
         return Ok(link);
     }
     bail!("this machine has 256 nodes already");
+}
+
+/// Takes the machine's end of a link away, and with it the other end.
+pub(crate) fn remove(card: &Card) -> Result<()> {
+    ip(&format!("link del {}", card.name()))
 }
 
 fn ip(arguments: &str) -> Result<()> {

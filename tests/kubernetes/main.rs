@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use batchjob_tests::kubernetes::image::Image;
-use batchjob_tests::kubernetes::{Binaries, Size, check, install, up, versions};
+use batchjob_tests::kubernetes::{Binaries, Size, check, install, sweep, up, versions};
 use clap::{Parser, Subcommand};
 
 /// A real Kubernetes on this machine, built from pinned Go modules.
@@ -38,6 +38,8 @@ enum Command {
     },
     /// End that cluster and remove all it left
     Down,
+    /// Remove what test runs have left behind
+    Sweep,
     /// Print the path of its kubeconfig
     Kubeconfig,
     /// Print what a shell needs to use it: eval "$(cluster env)"
@@ -81,6 +83,7 @@ async fn run(command: Command) -> Result<()> {
             println!("export KUBECONFIG={}", up::kubeconfig()?.display());
         }
         Command::Down => up::down()?,
+        Command::Sweep => sweep()?,
         Command::Kubeconfig => println!("{}", up::kubeconfig()?.display()),
         Command::Env => print_environment()?,
         Command::Versions => {

@@ -108,6 +108,10 @@ impl Card {
         Some(Card { name: name.to_owned(), index: index.trim().to_owned() })
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn exists(&self) -> bool {
         Card::named(&self.name).as_ref() == Some(self)
     }

@@ -6,11 +6,11 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::cgroup;
 use super::folder::{self, Folder};
-use super::record::Card;
+use super::machine;
 
 /// Ends every recorded process, waits for what goes with the last of them, then removes the recorded cgroups.
 pub(crate) fn end_processes(folder: &Folder) -> Result<()> {
@@ -26,16 +26,19 @@ pub(crate) fn end_processes(folder: &Folder) -> Result<()> {
         alive.iter().for_each(|(_, identity)| identity.kill());
         sleep(Duration::from_millis(20));
     }
-    // The kernel takes a network of its own apart some time after its last process.
-    while recorded.cards.iter().any(Card::exists) {
-        ensure!(started.elapsed() < Duration::from_secs(20), "the link to the node will not go");
-        sleep(Duration::from_millis(20));
+    // The kernel takes a network of its own apart some time after its last process: minutes after, if connections were
+    // open. Whichever of us comes first, the card goes.
+    for card in recorded.cards.iter().filter(|card| card.exists()) {
+        let removed = machine::remove(card);
+        if card.exists() {
+            removed.context("the link to the node will not go")?;
+        }
     }
     recorded.cgroups.iter().try_for_each(|name| cgroup::remove(name))
 }
 
 /// Removes what tests left behind that could not: their processes are gone or must go, and their folders.
-pub(crate) fn sweep() -> Result<()> {
+pub fn sweep() -> Result<()> {
     let _creating = folder::lock_all()?;
     for folder in Folder::of_tests()? {
         // Whoever holds it lives, and so does the cluster.

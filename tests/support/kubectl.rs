@@ -13,6 +13,8 @@ use crate::kubernetes::Kubernetes;
 pub struct Kubectl {
     binary: PathBuf,
     kubeconfig: PathBuf,
+    /// What it knows of the API server: in `~/.kube/cache` it would meet what a dead cluster on the same port had.
+    cache: PathBuf,
     namespace: String,
 }
 
@@ -29,6 +31,7 @@ impl Kubectl {
         Kubectl {
             binary: kubernetes.binaries().kubectl.clone(),
             kubeconfig: kubernetes.kubeconfig(),
+            cache: kubernetes.folder().join("kubectl-cache"),
             namespace: namespace.to_owned(),
         }
     }
@@ -38,6 +41,8 @@ impl Kubectl {
         let mut child = Command::new(&self.binary)
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
+            .arg("--cache-dir")
+            .arg(&self.cache)
             .args(["--namespace", &self.namespace])
             .args(arguments)
             .stdin(Stdio::piped())

@@ -21,25 +21,40 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until it is ready.
     pub async fn start(kubernetes: &Kubernetes, arguments: &[&str]) -> Result<Operator> {
-        // A port that is free now; between here and the start nobody else takes one, or the start fails loudly.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let mut operator = Operator::spawn(kubernetes, &kubernetes.kubeconfig(), arguments)?;
+        let is_running = wait_for("the operator is ready", Duration::from_secs(30), async || {
+            if !operator.is_running()? {
+                return Ok(Some(false));
+            }
+            Ok(operator.get("/readyz").await?.starts_with("HTTP/1.1 200").then_some(true))
+        });
+        let is_running = is_running.await.with_context(|| operator.tail())?;
+        ensure!(is_running, "the operator has ended: {}", operator.tail());
+        Ok(operator)
+    }
+
+    /// Starts it with that kubeconfig, and waits for nothing.
+    pub fn spawn(kubernetes: &Kubernetes, kubeconfig: &Path, arguments: &[&str]) -> Result<Operator> {
+        // A port that is free now. On 127.0.0.1 a client's connection could take it before the operator does: those
+        // come from there, whichever of the loopback addresses they go to.
+        let address = std::net::TcpListener::bind("127.0.0.2:0")?.local_addr()?.to_string();
         let log = kubernetes.folder().join(format!("operator-{}.log", address.replace(':', "-")));
-        let child = Command::new(operator_binary()?)
-            .env("KUBECONFIG", kubernetes.kubeconfig())
+        // With pdeathsig it ends with the test, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(operator_binary()?)
+            .env("KUBECONFIG", kubeconfig)
             .env_remove("KUBERNETES_SERVICE_HOST")
             .args(["--listen", &address, "--log-level", "info"])
             .args(arguments)
             .stderr(File::create(&log)?)
             .spawn()
             .context("start the operator")?;
-        let mut operator = Operator { child, log, address };
-        let ready = wait_for("the operator is ready", Duration::from_secs(30), async || {
-            ensure!(operator.child.try_wait()?.is_none(), "the operator has ended: {}", operator.tail());
-            Ok((operator.get("/readyz").await?.starts_with("HTTP/1.1 200")).then_some(()))
-        })
-        .await;
-        ready.with_context(|| operator.tail())?;
-        Ok(operator)
+        Ok(Operator { child, log, address })
+    }
+
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// The whole answer, with its head.

@@ -2,14 +2,14 @@
 //!
 //! A pass never waits for an event. What is done to one pod after the other is told together: the first create of a job
 //! at once, those of the next 10 s in one event, then of 20 s, up to 5 min. The same words about the same job within ten
-//! minutes are one event that is counted up. Failures have a budget for each job, so that one that goes wrong in a new
+//! minutes are one event that is counted up. Troubles have a budget for each job, so that one that goes wrong in a new
 //! way every second does not flood etcd. What there is no room for is dropped and counted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchjob_crd::{GROUP, VERSION};
+use batchjob_crd::{GROUP, VERSION, reason};
 use batchjob_decide::plan::{AttemptId, Note, Reason, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
@@ -32,7 +32,7 @@ const SAME_FOR: Duration = Duration::from_secs(600);
 /// How long what is done to pods is gathered: the first time, and at most.
 const FIRST_GATHERING: Duration = Duration::from_secs(10);
 const LONGEST_GATHERING: Duration = Duration::from_secs(300);
-/// How many failures a job may tell in a row, and how long it takes until it may tell one more.
+/// How many troubles a job may tell in a row, and how long it takes until it may tell one more.
 const BURST: f64 = 25.0;
 const REFILL: Duration = Duration::from_secs(20);
 /// The API server's limit for a note, less a little.
@@ -161,7 +161,7 @@ impl Scribe {
                     gathering.gathered.get_or_insert(gathered).attempts.extend(attempts);
                 }
             }
-            Note::Text(text) if is_repeated(&reason.reason) => {
+            Note::Text(text) if !is_turn(&reason.reason) => {
                 if self.budgets.entry(uid).or_insert_with(Budget::full).take() {
                     self.write(regarding, reason.severity, reason.reason, text).await;
                 } else {
@@ -243,9 +243,9 @@ impl Gathering {
     }
 }
 
-/// What a job may tell any number of times; anything else it tells only at a turn in its life.
-fn is_repeated(reason: &str) -> bool {
-    matches!(reason, "PodFailed" | "FailedCreate" | "InvalidSpec")
+/// What a job tells at a turn in its life; anything else it may tell any number of times.
+fn is_turn(word: &str) -> bool {
+    matches!(word, "Suspended" | "Resumed" | "Completed" | reason::BACKOFF_LIMIT_EXCEEDED | reason::DEADLINE_EXCEEDED)
 }
 
 impl Budget {

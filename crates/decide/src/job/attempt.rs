@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 use super::name::PodNames;
-use crate::observed::{Container, ContainerState, Pod, PodPhase, Role};
+use crate::observed::{Container, ContainerState, Deletion, Pod, PodPhase, Role};
 use crate::plan::AttemptId;
 
 /// A pod, read as an attempt of an index.
@@ -56,11 +56,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether it succeeded by itself, rather than by leaving in peace when it was told to go: a program that saves
-    /// its state on SIGTERM and exits with 0 has not done its work. Times are whole seconds, so in doubt it has not.
+    /// Whether it surely succeeded by itself, rather than by leaving in peace when it was told to go: a program that saves
+    /// its state on SIGTERM and exits with 0 has not done its work. Times are whole seconds, so in doubt it has not. Nor
+    /// does a grace period of 0 tell: the kubelet writes that, with a new time, when it takes its hands off the pod.
     pub fn succeeded_before_its_deletion(&self) -> bool {
-        self.stage() == Stage::Succeeded
-            && self.pod.deletion.is_none_or(|deletion| self.ended_at() < Some(deletion.asked))
+        let is_in_time = |deletion: Deletion| deletion.grace_seconds > 0 && self.ended_at() < Some(deletion.asked);
+        self.stage() == Stage::Succeeded && self.pod.deletion.is_none_or(is_in_time)
     }
 
     /// When it ended, by batch/v1 Job's four look-ups (`getFinishedTime` in `backoff_utils.go`): the end of its last
@@ -95,6 +96,13 @@ impl<'a> Attempt<'a> {
 
     /// Why it failed, in words for a person: "container main exited with code 7".
     pub fn cause(&self) -> String {
+        let node = self.pod.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
+        // The kubelet's own reason comes first: that a container was killed with 137 is what an eviction looks like.
+        match (&self.pod.reason, &self.pod.message) {
+            (Some(reason), Some(message)) => return format!("{reason}{node}: {message}"),
+            (Some(reason), None) => return format!("{reason}{node}"),
+            (None, _) => {}
+        }
         if let Some(container) = self.pod.containers.iter().find(|container| has_failed(container))
             && let ContainerState::Terminated { exit_code, reason, .. } = &container.state
         {
@@ -108,13 +116,10 @@ impl<'a> Attempt<'a> {
             let Container { name, restarts, .. } = container;
             return format!("container {name} exited with code {exit_code} (restarted {restarts} times)");
         }
-        let node = self.pod.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
-        match (&self.pod.reason, &self.pod.message) {
-            (Some(reason), Some(message)) => format!("{reason}{node}: {message}"),
-            (Some(reason), None) => format!("{reason}{node}"),
-            (None, Some(message)) => message.to_string(),
-            (None, None) if self.pod.deletion.is_some() => format!("the pod was deleted{node}"),
-            (None, None) => format!("the pod failed{node}"),
+        match &self.pod.message {
+            Some(message) => message.to_string(),
+            None if self.pod.deletion.is_some() => format!("the pod was deleted{node}"),
+            None => format!("the pod failed{node}"),
         }
     }
 
@@ -173,7 +178,7 @@ fn n_failures(container: &Container) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observed::{Condition, Deletion};
+    use crate::observed::Condition;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a small number of seconds")
@@ -258,6 +263,8 @@ mod tests {
         evicted.reason = Some("Evicted".into());
         evicted.message = Some("low on memory".into());
         assert_eq!(of(&evicted).cause(), "Evicted on node node-a: low on memory");
+        evicted.containers = Box::new([container(Role::Main, 0, ended(137, None))]);
+        assert_eq!(of(&evicted).cause(), "Evicted on node node-a: low on memory");
 
         let restarted = Container { last_exit_code: Some(9), ..container(Role::Main, 2, ContainerState::Running) };
         assert_eq!(
@@ -299,9 +306,11 @@ mod tests {
     fn a_success_is_its_own_only_before_it_was_told_to_go() {
         let mut pod = pod(PodPhase::Succeeded, [container(Role::Main, 0, ended(0, Some(49)))]);
         assert!(of(&pod).succeeded_before_its_deletion());
-        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 0 });
+        pod.deletion = Some(Deletion { asked: at(50), grace_seconds: 30 });
         assert!(of(&pod).succeeded_before_its_deletion());
-        pod.deletion = Some(Deletion { asked: at(49), grace_seconds: 0 });
+        pod.deletion = Some(Deletion { asked: at(49), grace_seconds: 30 });
         assert!(!of(&pod).succeeded_before_its_deletion(), "in the same second it counts as told to go");
+        pod.deletion = Some(Deletion { asked: at(51), grace_seconds: 0 });
+        assert!(!of(&pod).succeeded_before_its_deletion(), "the kubelet has written a time of its own");
     }
 }

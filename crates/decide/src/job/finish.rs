@@ -62,7 +62,11 @@ fn backoff_limit_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
         return None;
     }
     let limit = spec.backoff_limit;
-    let mut message = format!("Job has reached the specified backoff limit: backoffLimit {limit}, failed {n_failures}");
+    let mut message =
+        format!("Job has reached the specified backoff limit: backoffLimit {limit}, failures {n_failures}");
+    if in_place > 0 {
+        message += " (restarts within pods included)";
+    }
     let failing = tally.current.iter().filter(|attempt| attempt.n_failures_in_place() > 0);
     if let Some(last) = tally.failed.iter().chain(failing).last() {
         message += &format!("; {} failed: {}", last.id, last.cause());

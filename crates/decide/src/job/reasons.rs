@@ -5,15 +5,19 @@ use batchjob_crd::{BatchJobStatus, condition};
 use super::attempt::Attempt;
 use super::indexes::IndexSet;
 use super::retry;
-use super::status::{Picture, finished_at};
+use super::status::{Picture, finished_at, hindrance};
 use crate::plan::{AttemptId, Reason};
 
 /// The names are upstream's where the meaning is (`pkg/controller/job/job_controller.go`, `controller_utils.go`).
 pub fn reasons(picture: &Picture<'_>, status: &BatchJobStatus) -> Vec<Reason> {
     let before = &picture.observed.job.status;
     let mut reasons = Vec::new();
-    if let Some(message) = failures(picture) {
+    // Once the job is bound to fail, its pods end because they were told to: no news.
+    if let Some(message) = failures(picture).filter(|_| !is_true(before, condition::FAILURE_TARGET)) {
         reasons.push(Reason::warning("PodFailed", message));
+    }
+    if let Some((word, message)) = hindrance(picture.tally).filter(|(word, _)| is_new(before, status, word)) {
+        reasons.push(Reason::warning(word, message));
     }
     if let Some(change) = suspension(before, status) {
         reasons.push(change);
@@ -27,15 +31,20 @@ pub fn reasons(picture: &Picture<'_>, status: &BatchJobStatus) -> Vec<Reason> {
         reasons.push(Reason::pods("SuccessfulDelete", "deleted", deleted));
     }
     if let Some(verdict) = picture.verdict.filter(|_| finished_at(before).is_none()) {
-        let is_new = |type_| !is_true(before, type_) && is_true(status, type_);
-        if is_new(condition::FAILURE_TARGET) {
+        let has_come = |type_| !is_true(before, type_) && is_true(status, type_);
+        if has_come(condition::FAILURE_TARGET) {
             reasons.push(Reason::warning(&verdict.reason, verdict.message.as_str()));
         }
-        if is_new(condition::COMPLETE) {
+        if has_come(condition::COMPLETE) {
             reasons.push(Reason::normal("Completed", "Job completed"));
         }
     }
     reasons
+}
+
+/// Whether this word is the job's reason now, and was not before.
+fn is_new(before: &BatchJobStatus, after: &BatchJobStatus, word: &str) -> bool {
+    after.reason.as_deref() == Some(word) && before.reason.as_deref() != Some(word)
 }
 
 fn is_true(status: &BatchJobStatus, type_: &str) -> bool {

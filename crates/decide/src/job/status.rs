@@ -168,8 +168,11 @@ fn conclude(
         return;
     }
     conditions.set(last, true, reason, message.clone());
-    conditions.set(condition::FINISHED, true, reason, message.clone());
+    let in_short = if *succeeded { "Job has completed" } else { "Job has failed" };
+    conditions.set(condition::FINISHED, true, reason, in_short.to_owned());
     status.phase = Some(phase);
+    // No index has a next attempt any more.
+    status.open_indexes = None;
     status.duration = status.start_time.as_ref().map(|start| duration(now.duration_since(start.0)));
     if *succeeded {
         // Only where it completed, as batch/v1 Job has it: the end of a failed job is the time of its condition.
@@ -229,10 +232,8 @@ fn trouble<'a>(picture: &Picture<'a>) -> (Option<&'a str>, Option<String>) {
     if let Some(Obstacle::Refused { reason, message, .. }) = blocked {
         return (Some(reason.as_str()), Some(format!("cannot create pods: {message}")));
     }
-    if let Some((attempt, (reason, message))) =
-        tally.current.iter().find_map(|attempt| attempt.hindrance().map(|hindrance| (attempt, hindrance)))
-    {
-        return (Some(reason), Some(format!("{}: {message}", attempt.id)));
+    if let Some((reason, detail)) = hindrance(tally) {
+        return (Some(reason), Some(detail));
     }
     if let Some((id, at)) = scale.next_retry {
         let detail = format!("{id} starts at {}", whole_seconds(at));
@@ -248,6 +249,14 @@ fn trouble<'a>(picture: &Picture<'a>) -> (Option<&'a str>, Option<String>) {
         return (Some(reason::PARALLELISM_ZERO), Some("parallelism is 0: raise it to go on".to_owned()));
     }
     (None, None)
+}
+
+/// What keeps a pod from starting, of the first that has such a trouble: as a word, and in words.
+pub(super) fn hindrance<'a>(tally: &Tally<'a>) -> Option<(&'a str, String)> {
+    tally.current.iter().find_map(|attempt| {
+        let (reason, message) = attempt.hindrance()?;
+        Some((reason, format!("{}: {message}", attempt.id)))
+    })
 }
 
 /// "3/5", or for a work queue "0/1 of 3", as `kubectl get jobs` writes it.

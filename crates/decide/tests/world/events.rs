@@ -2,7 +2,9 @@
 
 use batchjob_crd::BatchJobStatus;
 use batchjob_decide::job::name::PodNames;
-use batchjob_decide::observed::{Condition, Container, ContainerState, Obstacle, Pod, PodPhase, RefusedReason, Role};
+use batchjob_decide::observed::{
+    Condition, Container, ContainerState, Deletion, Obstacle, Pod, PodPhase, RefusedReason, Role,
+};
 use batchjob_decide::plan::{AttemptId, PodRef};
 use jiff::{SignedDuration, Timestamp};
 
@@ -88,6 +90,8 @@ impl World {
                 pod.ready = Some(Condition { is_true: false, since: Some(now) });
                 pod.containers = Box::default();
             }
+            // The kubelet takes its hands off a pod that has ended: it writes a new time, and no grace.
+            ["abandoned"] => pod.deletion = Some(Deletion { asked: now, grace_seconds: 0 }),
             ["scheduled"] => pod.node = Some("node-1".into()),
             ["unschedulable", ..] => pod.unschedulable = Some(words[1..].join(" ").into()),
             ["waits", reason, ..] => {

@@ -1,0 +1,143 @@
+//! Each file in examples/ is applied as it is, and ends as its comment says.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use batchjob_crd::Phase;
+
+use crate::installed::shared;
+use crate::story::{created_at, ended_at, find, tell};
+
+#[tokio::test]
+async fn hello_says_hello() -> Result<()> {
+    tell(shared().await?, "hello", async |story| {
+        story.apply_example("hello")?;
+        let status = story.complete("hello", 30).await?;
+        assert_eq!((status.succeeded, status.failed), (Some(1), Some(0)));
+        assert_eq!(story.logs("hello")?, ["Hello from a BatchJob."]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn word_count_counts_what_wc_counts() -> Result<()> {
+    tell(shared().await?, "word-count", async |story| {
+        story.apply_example("word-count")?;
+        let status = story.complete("word-count", 60).await?;
+        assert_eq!((status.completions_summary.as_deref(), status.failed), (Some("5/5"), Some(0)));
+        let counts = story.logs("word-count")?.into_iter().map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            ensure!(words.len() == 3 && words[0] == "words", "a line of the log: {line}");
+            Ok((words[1].to_owned(), words[2].parse()?))
+        });
+        let mut counts = counts.collect::<Result<Vec<(String, usize)>>>()?;
+        counts.sort();
+        assert_eq!(counts, count_words(Path::new("/usr/share/common-licenses"))?);
+        Ok(())
+    })
+    .await
+}
+
+/// `wc -w` of every regular file of a folder.
+fn count_words(folder: &Path) -> Result<Vec<(String, usize)>> {
+    let mut counts = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let text = fs::read(entry.path())?;
+            let n_words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
+            counts.push((entry.file_name().to_string_lossy().into_owned(), n_words));
+        }
+    }
+    counts.sort();
+    Ok(counts)
+}
+
+#[tokio::test]
+async fn work_queue_does_each_item_once() -> Result<()> {
+    tell(shared().await?, "work-queue", async |story| {
+        story.apply_example("work-queue")?;
+        story.complete("work-queue", 60).await?;
+        let lines = story.logs("work-queue")?;
+        let items = lines.iter().filter_map(|line| line.strip_prefix("item "));
+        let mut items = items.map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+        items.sort_unstable();
+        assert_eq!(items, (1..=12).collect::<Vec<u32>>());
+        let n_workers = story.attempts("work-queue").await?.len();
+        assert_eq!(n_workers, 3, "none is started once a worker has seen the end of the queue");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn retry_runs_three_attempts_with_growing_delays() -> Result<()> {
+    tell(shared().await?, "retry", async |story| {
+        story.apply_example("retry")?;
+        let status = story.complete("retry", 90).await?;
+        assert_eq!((status.succeeded, status.failed), (Some(1), Some(2)));
+        let attempts = story.attempts("retry").await?;
+        assert_eq!(attempts.keys().copied().collect::<Vec<_>>(), [(0, 1), (0, 2), (0, 3)]);
+        for (n_failures, least) in [(1, 10), (2, 20)] {
+            let delay = created_at(&attempts[&(0, n_failures + 1)])? - ended_at(&attempts[&(0, n_failures)])?;
+            // Above the promise lies only what a busy machine adds.
+            assert!((least..least + 5).contains(&delay), "{delay} s after failure {n_failures}");
+        }
+        let mut lines = story.logs("retry")?;
+        lines.sort();
+        assert_eq!(lines, ["attempt 1", "attempt 2", "attempt 3"]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn give_up_fails_and_says_why() -> Result<()> {
+    tell(shared().await?, "give-up", async |story| {
+        story.apply_example("give-up")?;
+        let (status, failed) = story.failed("give-up", 60).await?;
+        assert_eq!(status.reason.as_deref(), Some("BackoffLimitExceeded"));
+        assert_eq!((status.failed, story.attempts("give-up").await?.len()), (Some(2), 2));
+        assert_eq!(failed.reason, "BackoffLimitExceeded");
+        assert!(failed.message.contains("container broken exited with code 7"), "{}", failed.message);
+        // What the comment sends people to look at.
+        let described = story.kubectl.run(&["describe", "batchjob", "give-up"])?;
+        let events = described.split_once("\nEvents:").context("it has events")?.1;
+        assert!(events.contains("PodFailed") && events.contains("exited with code 7"), "{events}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn suspended_starts_nothing_until_it_is_resumed() -> Result<()> {
+    tell(shared().await?, "suspended", async |story| {
+        story.apply_example("suspended")?;
+        story
+            .until("the operator has seen that it is suspended", 30, async || {
+                Ok((story.status("suspended").await?.phase == Some(Phase::Suspended)).then_some(()))
+            })
+            .await?;
+        // A job that came later and is over shows that the operator has passed by, and left this one alone.
+        story.apply_example("hello")?;
+        story.complete("hello", 30).await?;
+        assert!(story.attempts("suspended").await?.is_empty());
+        assert_eq!(story.status("suspended").await?.start_time, None);
+
+        story.kubectl.run(&[
+            "patch",
+            "batchjob",
+            "suspended",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"suspend":false}}"#,
+        ])?;
+        let status = story.complete("suspended", 30).await?;
+        assert_eq!(find(&status, "Suspended").map(|suspended| &*suspended.status), Some("False"));
+        assert_eq!(story.logs("suspended")?, ["Somebody let me run."]);
+        Ok(())
+    })
+    .await
+}

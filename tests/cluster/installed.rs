@@ -1,0 +1,139 @@
+//! A cluster with the operator in it, installed as its README says: no value is set.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use batchjob_tests::kubernetes::{Kubernetes, Size};
+use batchjob_tests::support::{Kubectl, Said, image_archive, wait_for};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::sync::OnceCell;
+
+/// Where the operator is: a namespace that lets in no pod that is not `restricted`.
+pub const SYSTEM: &str = "batchjob-system";
+const OPERATOR: &str = "app.kubernetes.io/component=operator";
+
+/// A node, the operator's image on it, and the chart installed.
+pub struct Installed {
+    pub kubernetes: Kubernetes,
+    pub helm: Helm,
+}
+
+/// The cluster that tests share.
+pub async fn shared() -> Result<&'static Installed> {
+    static SHARED: OnceCell<Installed> = OnceCell::const_new();
+    SHARED.get_or_try_init(Installed::new).await
+}
+
+/// A cluster for one test that does to the operator what others could not bear. Like the shared one it ends with this
+/// process: no test waits for the kernel to take a node apart.
+pub async fn alone() -> Result<&'static Installed> {
+    Ok(Box::leak(Box::new(Installed::new().await?)))
+}
+
+impl Installed {
+    async fn new() -> Result<Installed> {
+        let kubernetes = Kubernetes::start(Size::Node).await?;
+        kubernetes.load(&image_archive()?)?;
+        let system = Kubectl::new(&kubernetes, SYSTEM);
+        system.run(&["create", "namespace", SYSTEM])?;
+        system.run(&["label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted"])?;
+        let helm = Helm::new(&kubernetes);
+        let installed = Installed { kubernetes, helm };
+        installed.install("batchjob", &[]).await?;
+        Ok(installed)
+    }
+
+    /// `helm install … --wait`, and what was in the way if it fails.
+    pub async fn install(&self, release: &str, more: &[&str]) -> Result<()> {
+        let said =
+            self.helm.say(&[&["install", release, &chart()?, "--wait", "--timeout", "2m"], more].concat()).await?;
+        if !said.succeeded {
+            eprintln!("--- the operator\n{}", self.operator_log());
+        }
+        ensure!(said.succeeded, "helm install {release}: {}", said.text);
+        Ok(())
+    }
+
+    pub fn kubectl(&self, namespace: &str) -> Kubectl {
+        Kubectl::new(&self.kubernetes, namespace)
+    }
+
+    /// The operator's pod; an error unless there is exactly one.
+    pub async fn operator_pod(&self) -> Result<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.kubernetes.client().await?, SYSTEM);
+        let mut items = pods.list(&ListParams::default().labels(OPERATOR)).await?.items;
+        items.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        ensure!(items.len() == 1, "{} pods of the operator", items.len());
+        items.pop().context("there is one")
+    }
+
+    /// The operator's process, as this machine sees it: the one in the cgroup of the operator's pod.
+    pub async fn operator_pid(&self) -> Result<u32> {
+        wait_for("the operator's process", Duration::from_secs(60), async || {
+            let uid = self.operator_pod().await?.metadata.uid.context("a pod has a uid")?;
+            for entry in std::fs::read_dir("/proc")? {
+                let Ok(pid) = entry?.file_name().to_string_lossy().parse() else { continue };
+                let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                if read("cgroup").contains(&uid) && read("cmdline").starts_with("/batchjob-operator") {
+                    return Ok(Some(pid));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    pub fn operator_log(&self) -> String {
+        let state = ["describe", "pods"].as_slice();
+        let log = &["logs", "--selector", OPERATOR, "--tail", "60"];
+        let say =
+            |arguments| self.kubectl(SYSTEM).say(arguments, "").map_or_else(|error| error.to_string(), |it| it.text);
+        say(state) + &say(log)
+    }
+}
+
+/// The chart's folder.
+pub fn chart() -> Result<String> {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/batchjob").canonicalize()?;
+    Ok(chart.display().to_string())
+}
+
+/// Helm with one cluster and the operator's namespace. What it remembers lies in the cluster's folder.
+pub struct Helm {
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+}
+
+impl Helm {
+    fn new(kubernetes: &Kubernetes) -> Helm {
+        Helm {
+            binary: kubernetes.binaries().helm.clone(),
+            kubeconfig: kubernetes.kubeconfig(),
+            home: kubernetes.folder().join("helm"),
+        }
+    }
+
+    /// Runs it, whatever comes of it. It may take long: not on a thread that a test waits on.
+    pub async fn say(&self, arguments: &[&str]) -> Result<Said> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["--namespace", SYSTEM]).args(arguments);
+        for name in ["CONFIG", "CACHE", "DATA"] {
+            command.env(format!("HELM_{name}_HOME"), self.home.join(name));
+        }
+        let output = tokio::task::spawn_blocking(move || command.output()).await?.context("start helm")?;
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        Ok(Said { succeeded: output.status.success(), text })
+    }
+
+    /// Runs it and wants it to succeed.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let said = self.say(arguments).await?;
+        ensure!(said.succeeded, "helm {}: {}", arguments.join(" "), said.text);
+        Ok(said.text)
+    }
+}

@@ -1,0 +1,18 @@
+//! Ring 4: what users are promised, on a real node with real containers, the operator installed by its chart.
+//!
+//! | file | asks |
+//! |---|---|
+//! | `examples` | does each file in `examples/` end as its comment says? |
+//! | `chart` | does the chart install, test, restrict and leave what it promises? |
+//! | `containers` | what only a kubelet tells: sidecars, restarts, pulls, signals, deletions |
+//! | `kill` | are the counts right when the operator is killed over and over? |
+//!
+//! Most tests share one cluster. Those that end the operator have one of their own: it would take events and delays
+//! of the others with it.
+
+mod chart;
+mod containers;
+mod examples;
+mod installed;
+mod kill;
+mod story;
