@@ -10,7 +10,8 @@ AUDIT    := $(CACHE)/cargo-audit/0.22.2
 ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down kubeconfig prerequisites image operator check codegen audit test test-unit test-api test-cluster bench
+.PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
+	test-cluster bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -30,6 +31,9 @@ kubeconfig: ## Print the path of its kubeconfig
 
 prerequisites: # Installs by apt-get what is missing, as root; else says what to install.
 	$(CLUSTER) prerequisites --install
+
+kubernetes: # Builds what is missing of Kubernetes, and shows how far it is.
+	$(CLUSTER) build
 
 operator: # The operator as one static binary. With --target the flags reach it alone, not build scripts and macros.
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --package batchjob-operator --target $(TARGET)
@@ -67,12 +71,12 @@ test-unit: ## Rings 1 and 2: seconds, offline
 # Clusters that tests share end with the test's process; what they leave on disk is swept up, whatever came of the test.
 CLUSTER_TEST = cargo test --locked --package batchjob-tests
 
-test-api: prerequisites operator ## Ring 3: against a real API server
+test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
 
-test-cluster: prerequisites image ## Ring 4: on a real node, installed by the chart (root)
+test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(CLUSTER_TEST) --test cluster -- --test-threads 6; status=$$?; $(CLUSTER) sweep; exit $$status
 
-bench: prerequisites image ## Measure beside kube-controller-manager, on the same cluster
-	cargo run --locked --release --package batchjob-tests --bin bench
+bench: prerequisites kubernetes image ## Measure beside kube-controller-manager, on the same cluster
+	cargo run --locked --package batchjob-tests --bin bench

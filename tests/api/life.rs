@@ -253,7 +253,7 @@ async fn restarts_within_a_pod_count_against_backoff_limit() -> Result<()> {
     stage.kubelet.ends(&pod).await?;
     let job = stage.until("etl", "it is over", is_finished).await;
     assert_eq!((reason(&job), status(&job).failed), ("BackoffLimitExceeded", Some(1)));
-    assert!(message(&job, "Failed").contains("backoffLimit 2, failed 3"), "{}", message(&job, "Failed"));
+    assert!(message(&job, "Failed").contains("backoffLimit 2, failures 3"), "{}", message(&job, "Failed"));
     stage.until_pods("etl", "it is gone", |pods| pods.is_empty()).await;
     Ok(())
 }
