@@ -25,18 +25,12 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 pub struct Health {
     started: Instant,
     last_beat_ms: AtomicU64,
-    has_jobs: AtomicBool,
-    has_pods: AtomicBool,
+    is_ready: AtomicBool,
 }
 
 impl Health {
     pub fn new() -> Arc<Health> {
-        Arc::new(Health {
-            started: Instant::now(),
-            last_beat_ms: AtomicU64::new(0),
-            has_jobs: AtomicBool::new(false),
-            has_pods: AtomicBool::new(false),
-        })
+        Arc::new(Health { started: Instant::now(), last_beat_ms: AtomicU64::new(0), is_ready: AtomicBool::new(false) })
     }
 
     /// Beats once a second for as long as the tasks run.
@@ -47,17 +41,9 @@ impl Health {
         }
     }
 
-    pub fn jobs_filled(&self) {
-        self.has_jobs.store(true, Ordering::Release);
-    }
-
-    pub fn pods_filled(&self) {
-        self.has_pods.store(true, Ordering::Release);
-    }
-
     /// Both caches know all that there is.
-    pub fn is_ready(&self) -> bool {
-        self.has_jobs.load(Ordering::Acquire) && self.has_pods.load(Ordering::Acquire)
+    pub fn ready(&self) {
+        self.is_ready.store(true, Ordering::Release);
     }
 
     fn is_alive(&self) -> bool {
@@ -108,7 +94,7 @@ async fn healthz(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
-    answer(admin.health.is_ready(), "the BatchJobs and pods are not listed yet")
+    answer(admin.health.is_ready.load(Ordering::Acquire), "the BatchJobs and pods are not listed yet")
 }
 
 fn answer(is_well: bool, otherwise: &'static str) -> (StatusCode, &'static str) {

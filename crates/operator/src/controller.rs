@@ -28,8 +28,8 @@ use crate::queue::Queue;
 /// At least so long between two status writes of a job that only say how many pods are active and ready.
 const STATUS_REST: Duration = Duration::from_millis(500);
 
-/// How long a job whose pass panicked is left alone.
-const AFTER_PANIC: Duration = Duration::from_secs(60);
+/// How long a job that we cannot bear is left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// Runs passes.
 pub struct Controller {
@@ -56,7 +56,7 @@ impl Controller {
                     if AssertUnwindSafe(controller.pass(&key)).catch_unwind().await.is_err() {
                         tracing::error!(job = %key, "a pass panicked: this is a bug in the operator");
                         controller.metrics.pass(PassResult::Panicked);
-                        controller.queue.hold(&key, Instant::now() + AFTER_PANIC);
+                        controller.queue.hold(&key, Instant::now() + LEFT_ALONE);
                     }
                     controller.queue.done(&key);
                 }
@@ -100,7 +100,7 @@ impl Controller {
             let held: Vec<PodRef> = pods.iter().filter(|pod| pod.is_held).map(|pod| PodRef::from(&**pod)).collect();
             if let Err(error) = self.actor.release_pods(&record.key.namespace, held.iter()).await {
                 tracing::warn!(job = %record.key, %error, "failed to let go its pods");
-                self.queue.hold(&record.key, Instant::now() + AFTER_PANIC);
+                self.queue.hold(&record.key, Instant::now() + LEFT_ALONE);
             }
         }
     }

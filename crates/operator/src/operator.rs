@@ -18,7 +18,7 @@ use crate::events::Recorder;
 use crate::metrics::Metrics;
 use crate::observe::jobs::{JobKey, JobSink, Jobs, WireJob};
 use crate::observe::pods::{PodSink, Pods};
-use crate::observe::watch;
+use crate::observe::watch::{self, Progress};
 use crate::observe::wire::WirePod;
 use crate::queue::Queue;
 use crate::sweep::Sweep;
@@ -58,7 +58,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
 
     let sweep_call = Arc::new(Notify::new());
     let (left, who_left) = mpsc::unbounded_channel();
-    let filled = Arc::new(Notify::new());
+    let (has_jobs, has_pods) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     // Each of these runs for ever: one that ends takes the operator with it, to be started anew.
     let mut tasks = JoinSet::new();
     tasks.spawn(health.clone().beat());
@@ -77,15 +77,8 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
                     }
                 }
             },
-            filled: {
-                let (health, filled) = (health.clone(), filled.clone());
-                move || {
-                    health.jobs_filled();
-                    filled.notify_one();
-                }
-            },
-            relisted: relisted(&metrics, "BatchJob"),
         },
+        watch_progress(&metrics, "BatchJob", &has_jobs),
     ));
     tasks.spawn(watch::run(
         api::<WirePod>(watching, args.namespace()),
@@ -102,25 +95,16 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
                 }
             },
             left,
-            filled: {
-                let (health, filled) = (health.clone(), filled.clone());
-                move || {
-                    health.pods_filled();
-                    filled.notify_one();
-                }
-            },
-            relisted: relisted(&metrics, "Pod"),
         },
+        watch_progress(&metrics, "Pod", &has_pods),
     ));
 
     // Nothing is decided, and nothing let go, before both caches know all that was written before now.
-    while !health.is_ready() {
-        tokio::select! {
-            () = filled.notified() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
-        }
+    tokio::select! {
+        () = async { tokio::join!(has_jobs.notified(), has_pods.notified()); } => health.ready(),
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
     }
     tracing::info!(jobs = actor.jobs.len(), pods = actor.pods.len(), "watching");
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
@@ -172,7 +156,11 @@ where
     }
 }
 
-fn relisted(metrics: &Arc<Metrics>, kind: &'static str) -> Box<dyn Fn() + Send> {
-    let metrics = metrics.clone();
-    Box::new(move || metrics.relisted(kind))
+/// Counts the lists of a watch, and says when its cache has been filled.
+fn watch_progress(metrics: &Arc<Metrics>, kind: &'static str, is_filled: &Arc<Notify>) -> impl Fn(Progress) + use<> {
+    let (metrics, is_filled) = (metrics.clone(), is_filled.clone());
+    move |progress| match progress {
+        Progress::Listing => metrics.relisted(kind),
+        Progress::Filled => is_filled.notify_one(),
+    }
 }

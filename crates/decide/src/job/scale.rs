@@ -106,7 +106,7 @@ fn stop<'a>(tally: &Tally<'a>, n: usize) -> Scale<'a> {
     ranked.sort_by_cached_key(|attempt| {
         let pod = attempt.pod;
         let ready_since = pod.ready.filter(|ready| ready.is_true).and_then(|ready| ready.since);
-        let restarts: u32 = pod.containers.iter().map(|container| container.restarts).sum();
+        let restarts = pod.containers.iter().map(|container| container.restarts).fold(0, u32::saturating_add);
         (
             pod.node.is_some(),
             pod.phase == PodPhase::Running,

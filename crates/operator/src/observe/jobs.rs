@@ -168,16 +168,13 @@ impl Map {
 }
 
 /// Feeds [`Jobs`] from a watch and tells whom it concerns.
-pub struct JobSink<F, G> {
+pub struct JobSink<F> {
     pub jobs: Arc<Jobs>,
     /// A job has changed, or is gone.
     pub notify: F,
-    /// The cache is full for the first time, or anew.
-    pub filled: G,
-    pub relisted: Box<dyn Fn() + Send>,
 }
 
-impl<F: Fn(&JobKey) + Send, G: Fn() + Send> Sink for JobSink<F, G> {
+impl<F: Fn(&JobKey) + Send> Sink for JobSink<F> {
     type Record = JobRecord;
     type Wire = WireJob;
 
@@ -219,13 +216,8 @@ impl<F: Fn(&JobKey) + Send, G: Fn() + Send> Sink for JobSink<F, G> {
                     concerned.extend(gone);
                 }
                 concerned.iter().for_each(&self.notify);
-                (self.filled)();
             }
         }
-    }
-
-    fn relisting(&mut self) {
-        (self.relisted)();
     }
 }
 

@@ -128,16 +128,14 @@ impl Map {
 }
 
 /// Feeds [`Pods`] from a watch and tells whom it concerns: the uid of the owner, empty if nobody owns the pod.
-pub struct PodSink<F, G> {
+pub struct PodSink<F> {
     pub pods: Arc<Pods>,
     pub notify: F,
     /// A pod that we hold is no longer among those we watch, although it is there: somebody took off its label.
     pub left: mpsc::UnboundedSender<PodRecord>,
-    pub filled: G,
-    pub relisted: Box<dyn Fn() + Send>,
 }
 
-impl<F: Fn(&str) + Send, G: Fn() + Send> Sink for PodSink<F, G> {
+impl<F: Fn(&str) + Send> Sink for PodSink<F> {
     type Record = PodRecord;
     type Wire = WirePod;
 
@@ -189,13 +187,8 @@ impl<F: Fn(&str) + Send, G: Fn() + Send> Sink for PodSink<F, G> {
                     }
                 }
                 concerned.iter().for_each(|owner| (self.notify)(owner));
-                (self.filled)();
             }
         }
-    }
-
-    fn relisting(&mut self) {
-        (self.relisted)();
     }
 }
 
@@ -215,13 +208,7 @@ mod tests {
     }
 
     fn sink(pods: &Arc<Pods>) -> impl Sink<Record = PodRecord> {
-        PodSink {
-            pods: pods.clone(),
-            notify: |_: &str| {},
-            left: mpsc::unbounded_channel().0,
-            filled: || {},
-            relisted: Box::new(|| {}),
-        }
+        PodSink { pods: pods.clone(), notify: |_: &str| {}, left: mpsc::unbounded_channel().0 }
     }
 
     #[test]

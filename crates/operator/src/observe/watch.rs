@@ -54,17 +54,31 @@ pub trait Sink: Send {
 
     fn record(wire: Self::Wire) -> Self::Record;
     fn change(&mut self, change: Change<Self::Record>);
-    /// For the metrics: the watch began anew with a list, because of this.
-    fn relisting(&mut self) {}
+}
+
+/// How far a watch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It begins, or begins anew, with a list.
+    Listing,
+    /// The cache has all of the list.
+    Filled,
 }
 
 /// Never ends; an error is logged and what failed is tried again.
-pub async fn run<S: Sink>(api: Api<S::Wire>, selector: Option<&'static str>, request_timeout: Duration, mut sink: S) {
+pub async fn run<S: Sink>(
+    api: Api<S::Wire>,
+    selector: Option<&'static str>,
+    request_timeout: Duration,
+    mut sink: S,
+    tell: impl Fn(Progress),
+) {
     let mut backoff = Backoff::default();
     loop {
-        sink.relisting();
+        tell(Progress::Listing);
         match list(&api, selector, request_timeout, &mut sink).await {
             Ok(version) => {
+                tell(Progress::Filled);
                 let began_at = Instant::now();
                 follow(&api, selector, version, &mut sink).await;
                 // A list is no success if what follows it ends at once.
