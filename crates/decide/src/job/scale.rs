@@ -123,3 +123,48 @@ fn stop<'a>(tally: &Tally<'a>, n: usize) -> Scale<'a> {
     ranked.sort_by_key(|attempt| attempt.id);
     Scale { stop: ranked, is_cut, ..Scale::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use batchjob_crd::CompletionMode;
+
+    use super::*;
+
+    fn spec(completions: u32, parallelism: u32) -> Spec {
+        Spec {
+            parallelism,
+            completions: Completions::Fixed(completions),
+            mode: CompletionMode::Indexed,
+            backoff_limit: u32::MAX,
+            active_deadline: None,
+            ttl: None,
+            is_suspended: false,
+            restarts_in_place: false,
+        }
+    }
+
+    #[test]
+    fn a_pass_starts_so_many_and_says_that_there_are_more() {
+        let scale = scale(&spec(MAX_PER_PASS as u32 + 1, 1_000_000), &Tally::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!((scale.start.len(), scale.is_cut), (500, true));
+    }
+
+    /// As many scattered failures as the ledger holds, all waiting: no index is started that has not been.
+    #[test]
+    fn a_full_ledger_starts_only_what_is_open() {
+        let mut tally = Tally::default();
+        let failed_at = Timestamp::UNIX_EPOCH;
+        for n in 0..MAX_OPEN_ENTRIES as u32 {
+            tally.ledger.fail(2 * n, 1, failed_at);
+        }
+        let spec = spec(2_000_000_000, 1_000_000);
+        let waiting = scale(&spec, &tally, failed_at);
+        assert_eq!((waiting.start.len(), waiting.is_ledger_full), (0, true));
+        let due = scale(&spec, &tally, failed_at + retry::delay(1));
+        assert!(due.start.iter().all(|id| id.attempt == 2) && due.start.len() == MAX_PER_PASS, "{due:?}");
+
+        tally.ledger.complete(0);
+        let one = scale(&spec, &tally, failed_at).start.first().copied();
+        assert_eq!(one, Some(AttemptId { index: 1, attempt: 1 }), "one has closed");
+    }
+}

@@ -76,6 +76,10 @@ impl World {
             }
             ["succeeds"] => end(pod, now, 0, "Completed"),
             ["fails", exit] => end(pod, now, exit_code(exit)?, "Error"),
+            ["fails", exit, clock] if clock.starts_with("clock=") => {
+                let ahead = clock.trim_start_matches("clock=+").parse().map_err(|_| "no number")?;
+                end(pod, now + SignedDuration::from_secs(ahead), exit_code(exit)?, "Error");
+            }
             ["fails", exit, reason] => end(pod, now, exit_code(exit)?, reason),
             ["crashes", restarts] => {
                 let restarts = restarts.trim_start_matches("restarts=").parse().map_err(|_| "no number")?;
