@@ -225,7 +225,7 @@ async fn as_many_failures_as_backoff_limit_are_retried_and_one_more_is_the_end()
         let n_failures = limit + 1;
         let message = message(&job, "Failed");
         let end =
-            format!("failed {n_failures}; index 0 attempt {n_failures} failed: container main exited with code 3");
+            format!("failures {n_failures}; index 0 attempt {n_failures} failed: container main exited with code 3");
         assert!(message.ends_with(&end), "{message}");
         assert_eq!((status(&job).phase, status(&job).completion_time), (Some(Phase::Failed), None));
         assert_eq!(status(&job).failed, Some(n_failures as i32));
