@@ -128,9 +128,10 @@ async fn killed_ten_times_it_does_every_index_once() -> Result<()> {
         for moment in moments(seed) {
             witness.until(moment).await;
             operator.kill()?;
+            // Asked while nobody is there to finish it: how long the next start takes says nothing about the kill.
+            assert!(!is_finished(&stage.jobs.get("etl").await?), "the kill is in the middle of it");
             operator = stage.operator().await?;
         }
-        assert!(!is_finished(&stage.jobs.get("etl").await?), "all kills are in the middle of it");
         check_end(&stage, &witness).await?;
         check_silence(&stage, &operator).await?;
     }
