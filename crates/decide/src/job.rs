@@ -99,7 +99,7 @@ fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Time
     let expiry = Spec::read(&observed.job.spec).ok().and_then(|spec| finish::expiry(&spec, finished_at));
     let is_expired = expiry.is_some_and(|expiry| expiry <= observed.now) && !observed.job.is_deleted;
     if !is_expired {
-        plan.actions.extend(write_if_changed(observed, status::after_the_end(&observed.job)));
+        plan.actions.extend(write_if_changed(observed, status::carried_over(&observed.job)));
         plan.wake(expiry.filter(|_| !observed.job.is_deleted));
     }
     let left: Vec<&Attempt<'_>> = tally.strays.iter().chain(&tally.current).collect();

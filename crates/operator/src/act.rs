@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use batchjob_decide::observed::Job;
 use batchjob_decide::{Action, Plan};
-
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 

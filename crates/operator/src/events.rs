@@ -267,8 +267,7 @@ impl Budget {
 
 fn shorten(note: &mut String) {
     if note.len() > MAX_NOTE {
-        let end = (0..=MAX_NOTE).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
-        note.truncate(end);
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
         note.push('…');
     }
 }

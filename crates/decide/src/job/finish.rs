@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use batchjob_crd::{condition, reason};
 
 use super::spec::{Completions, Spec};
+use super::status::find_true;
 use super::tally::Tally;
 use crate::observed::Observed;
 
@@ -45,7 +46,7 @@ fn already_failing(evidence: &Evidence<'_>) -> Option<Verdict> {
 
 /// A verdict that an earlier pass has written stands, whatever has come to light since.
 fn already(evidence: &Evidence<'_>, condition: &str, succeeded: bool) -> Option<Verdict> {
-    let found = evidence.observed.job.status.conditions.iter().find(|c| c.type_ == condition && c.status == "True")?;
+    let found = find_true(&evidence.observed.job.status, condition)?;
     Some(Verdict { succeeded, reason: found.reason.clone(), message: found.message.clone() })
 }
 

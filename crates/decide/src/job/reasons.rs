@@ -5,7 +5,7 @@ use batchjob_crd::{BatchJobStatus, condition};
 use super::attempt::Attempt;
 use super::indexes::IndexSet;
 use super::retry;
-use super::status::{Picture, finished_at, hindrance};
+use super::status::{Picture, find_true, finished_at, hindrance};
 use crate::plan::{AttemptId, Reason};
 
 /// The names are upstream's where the meaning is (`pkg/controller/job/job_controller.go`, `controller_utils.go`).
@@ -48,7 +48,7 @@ fn is_new(before: &BatchJobStatus, after: &BatchJobStatus, word: &str) -> bool {
 }
 
 fn is_true(status: &BatchJobStatus, type_: &str) -> bool {
-    status.conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+    find_true(status, type_).is_some()
 }
 
 fn suspension(before: &BatchJobStatus, after: &BatchJobStatus) -> Option<Reason> {

@@ -35,9 +35,13 @@ impl<'a> Picture<'a> {
 
 /// When the job ended; None while it has not.
 pub fn finished_at(status: &BatchJobStatus) -> Option<Timestamp> {
-    let ends = [condition::COMPLETE, condition::FAILED];
-    let end = status.conditions.iter().find(|c| ends.contains(&c.type_.as_str()) && c.status == "True")?;
+    let end = find_true(status, condition::COMPLETE).or_else(|| find_true(status, condition::FAILED))?;
     Some(end.last_transition_time.0)
+}
+
+/// The condition of that type, if it is true.
+pub(super) fn find_true<'a>(status: &'a BatchJobStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
 /// The status once the plan of this pass is carried out.
@@ -109,13 +113,8 @@ pub fn invalid(job: &Job, message: String, now: Timestamp) -> BatchJobStatus {
     }
 }
 
-/// A finished job's status stands, except that a change of its spec was seen.
-pub fn after_the_end(job: &Job) -> BatchJobStatus {
-    carried_over(job)
-}
-
-/// What stays as it is unless a pass says otherwise.
-fn carried_over(job: &Job) -> BatchJobStatus {
+/// What stays as it is unless a pass says otherwise: all, but that a change of the spec was seen.
+pub fn carried_over(job: &Job) -> BatchJobStatus {
     BatchJobStatus { observed_generation: Some(job.generation), selector: Some(job.selector()), ..job.status.clone() }
 }
 
@@ -126,13 +125,12 @@ fn open_indexes(picture: &Picture<'_>) -> String {
 
 /// The time from which activeDeadlineSeconds counts: when the job was first seen, and again when it is resumed.
 fn start_time(picture: &Picture<'_>) -> Option<Timestamp> {
-    let before = picture.observed.job.status.start_time.as_ref().map(|time| time.0);
-    match picture.verdict {
-        // A verdict does not start a job, except that a finished one has a start (`validateJobStatus`).
-        Some(_) => before.or(Some(whole_seconds(picture.observed.now))),
-        None if picture.spec.is_suspended => None,
-        None => before.or(Some(whole_seconds(picture.observed.now))),
+    // A finished job has a start, even one that ends while it is suspended (`validateJobStatus`).
+    if picture.spec.is_suspended && picture.verdict.is_none() {
+        return None;
     }
+    let before = picture.observed.job.status.start_time.as_ref();
+    Some(before.map_or(whole_seconds(picture.observed.now), |time| time.0))
 }
 
 fn phase(picture: &Picture<'_>) -> Phase {
@@ -185,7 +183,7 @@ fn conclude(
 
 fn report_progress(picture: &Picture<'_>, status: &mut BatchJobStatus, conditions: &mut Conditions) {
     let Picture { spec, blocked, .. } = picture;
-    let was_suspended = conditions.is_true(condition::SUSPENDED);
+    let was_suspended = find_true(&picture.observed.job.status, condition::SUSPENDED).is_some();
     if spec.is_suspended {
         status.reason = None;
         conditions.set(condition::SUSPENDED, true, reason::JOB_SUSPENDED, "Job suspended".to_owned());
@@ -301,10 +299,6 @@ struct Conditions {
 }
 
 impl Conditions {
-    fn is_true(&self, type_: &str) -> bool {
-        self.list.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
-    }
-
     fn set(&mut self, type_: &str, is_true: bool, reason: &str, message: String) {
         let status = if is_true { "True" } else { "False" };
         let at = self.list.iter().position(|condition| condition.type_ == type_);
@@ -357,8 +351,7 @@ impl Conditions {
 fn shortened(mut message: String) -> String {
     const MAX: usize = 1024;
     if message.len() > MAX {
-        let end = (0..=MAX).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
-        message.truncate(end);
+        message.truncate(message.floor_char_boundary(MAX));
         message.push('…');
     }
     message

@@ -38,7 +38,14 @@ pub struct Tally<'a> {
 }
 
 pub fn tally<'a>(job: &Job, pods: &'a [Arc<Pod>], names: &PodNames, now: Timestamp) -> Tally<'a> {
-    let mut attempts: Vec<Attempt<'a>> = pods.iter().filter_map(|pod| Attempt::read(pod, names)).collect();
+    let mut attempts: Vec<Attempt<'a>> = Vec::with_capacity(pods.len());
+    let mut strangers: Vec<&Pod> = Vec::new();
+    for pod in pods {
+        match Attempt::read(pod, names) {
+            Some(attempt) => attempts.push(attempt),
+            None => strangers.push(pod),
+        }
+    }
     // By index, then by number: an index that somehow has two attempts is read in the order in which they were made.
     attempts.sort_by_key(|attempt| attempt.id);
 
@@ -52,8 +59,7 @@ pub fn tally<'a>(job: &Job, pods: &'a [Arc<Pod>], names: &PodNames, now: Timesta
     tally.current = current;
     tally.strays.extend::<Vec<_>>(passed);
     // A pod that says it is ours but has a name that we do not give is nothing to count, and nothing to hold.
-    let strangers = pods.iter().filter(|pod| pod.is_held && names.read(&pod.name).is_none());
-    tally.releasable.extend(strangers.map(|pod| PodRef::from(&**pod)));
+    tally.releasable.extend(strangers.into_iter().filter(|pod| pod.is_held).map(PodRef::from));
     tally
 }
 

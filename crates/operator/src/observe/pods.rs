@@ -95,7 +95,7 @@ impl Map {
         if self.version_of(&uid).is_some_and(|known| known > record.version) {
             return;
         }
-        let owner = record.owner.as_ref().map_or_else(Box::default, |owner| owner.uid.clone());
+        let owner = record.owner_uid();
         let before = self.owner_of.insert(uid.clone(), owner.clone());
         if let Some(before) = before.filter(|before| *before != owner) {
             self.take(&before, &uid);
@@ -147,10 +147,9 @@ impl<F: Fn(&str) + Send> Sink for PodSink<F> {
     }
 
     fn change(&mut self, change: Change<PodRecord>) {
-        let owner = |record: &PodRecord| record.owner.as_ref().map_or_else(Box::default, |owner| owner.uid.clone());
         match change {
             Change::Applied(record) => {
-                let owner = owner(&record);
+                let owner = record.owner_uid();
                 let before = self.pods.lock().owner_of.get(&record.pod.uid).cloned();
                 self.pods.lock().apply(record);
                 (self.notify)(&owner);
@@ -159,7 +158,7 @@ impl<F: Fn(&str) + Send> Sink for PodSink<F> {
                 }
             }
             Change::Deleted(record) => {
-                let owner = owner(&record);
+                let owner = record.owner_uid();
                 self.pods.lock().remove(&record.pod.uid, record.version);
                 (self.notify)(&owner);
                 if record.pod.is_held && record.pod.deletion.is_none() {
@@ -168,7 +167,7 @@ impl<F: Fn(&str) + Send> Sink for PodSink<F> {
                 }
             }
             Change::Replaced { objects, version } => {
-                let mut concerned: HashSet<Box<str>> = objects.iter().map(owner).collect();
+                let mut concerned: HashSet<Box<str>> = objects.iter().map(PodRecord::owner_uid).collect();
                 {
                     let mut map = self.pods.lock();
                     let listed: HashSet<&str> = objects.iter().map(|record| &*record.pod.uid).collect();

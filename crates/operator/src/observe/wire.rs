@@ -116,6 +116,13 @@ pub struct PodRecord {
     pub pod: Arc<Pod>,
 }
 
+impl PodRecord {
+    /// The uid of its owner; empty if nobody owns it.
+    pub fn owner_uid(&self) -> Box<str> {
+        self.owner.as_ref().map_or_else(Box::default, |owner| owner.uid.clone())
+    }
+}
+
 /// The controller that owns a pod, of whatever kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
