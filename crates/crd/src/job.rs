@@ -8,8 +8,9 @@
 //! to the user: meaning, unit, limits, and what holds when the field is absent. No field has a default in the schema:
 //! a server that fills fields in shows up as drift in every GitOps tool. Effective values are shown in the status.
 
-use k8s_openapi::api::batch::v1::{PodFailurePolicy, SuccessPolicy};
+use k8s_openapi::api::batch::v1::{JobSchedulingConfiguration, PodFailurePolicy, SuccessPolicy};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,6 +141,24 @@ pub struct BatchJobSpec {
     /// When a pod is replaced. `kubectl explain` prints the words of the type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_replacement_policy: Option<PodReplacementPolicy>,
+
+    /// Who runs the job: absent, or batchjob.dev/operator, this operator; anything else leaves it to the controller of that
+    /// name, and this operator never touches it. A path with a domain in front, at most 63 characters. Cannot be changed.
+    /// As in batch/v1 Job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+
+    /// How the pods of a batch/v1 Job are found. The pods of a BatchJob are found by their owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+
+    /// Whether the selector of a batch/v1 Job is written by hand. false, or absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manual_selector: Option<bool>,
+
+    /// Scheduling of the pods as a group, in batch/v1 Job behind the feature gate WorkloadWithJob (alpha in v1.37).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduling: Option<JobSchedulingConfiguration>,
 
     /// The pods to start. Its spec.restartPolicy has to be OnFailure or Never. Labels, annotations and finalizers are
     /// copied to every pod; name, generateName, namespace and creationTimestamp are accepted and not used. Cannot be

@@ -6,6 +6,15 @@
 /// Finalizer on every pod until its result is counted: a result is never lost, whoever deletes the pod.
 pub const POD_FINALIZER: &str = "batchjob.dev/uncounted";
 
+/// Finalizer on every pod of a managed Job until its result is counted: the one that batch/v1 Job uses.
+pub const JOB_POD_FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+
+/// `spec.managedBy` of the jobs that are ours to run: required on a batch/v1 Job, allowed on a BatchJob.
+pub const MANAGED_BY: &str = "batchjob.dev/operator";
+
+/// Annotation of a managed Job: its ledger, which a BatchJob has in its status.
+pub const LEDGER: &str = "batchjob.dev/ledger";
+
 /// Pod label: which attempt of its index the pod is, from 1. The operator watches the pods that carry it.
 pub const ATTEMPT: &str = "batchjob.dev/attempt";
 /// Pod label: the index of a pod whose job is not Indexed (those have [`COMPLETION_INDEX`]), from 0.
@@ -23,3 +32,10 @@ pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// Environment variable of every container of an Indexed job, as batch/v1 Job sets it: the index, from 0.
 pub const COMPLETION_INDEX_ENV: &str = "JOB_COMPLETION_INDEX";
+
+/// Pod annotation of jobs with backoffLimitPerIndex, as batch/v1 Job sets it: how many attempts of its index had failed
+/// before this pod.
+pub const INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
+/// Pod annotation beside [`INDEX_FAILURE_COUNT`], if there are any: how many more had failed and were not counted, by a
+/// rule of podFailurePolicy.
+pub const INDEX_IGNORED_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
