@@ -1,9 +1,11 @@
 //! One job: from its pods and its ledger to the next plan. This file is the table of contents.
 
 pub mod attempt;
+pub mod failure_policy;
 pub mod finish;
 pub mod indexes;
 pub mod ledger;
+pub mod managed;
 pub mod name;
 pub mod pod;
 pub mod reasons;
@@ -11,31 +13,32 @@ pub mod retry;
 pub mod scale;
 pub mod spec;
 pub mod status;
+pub mod success_policy;
 pub mod tally;
 
-use batchjob_crd::BatchJobStatus;
+use batchjob_crd::{BatchJobStatus, condition, reason};
 
-use crate::observed::{Job, Observed, Obstacle};
-use crate::plan::{Action, Counted, Finished, Plan, PodRef};
+use crate::observed::{Door, Job, Observed, Obstacle};
+use crate::plan::{Action, Counted, Finished, Plan, Reason};
 use attempt::Attempt;
 use finish::Evidence;
 use name::PodNames;
 use scale::{MAX_PER_PASS, Scale};
 use spec::Spec;
 use status::Picture;
-use tally::Tally;
+use tally::{Failure, Tally};
 
 /// What should happen next to one job.
 pub fn decide(observed: &Observed) -> Plan {
     let names = PodNames::of(&observed.job);
-    let mut tally = tally::tally(&observed.job, &observed.pods, &names, observed.now);
     if let Some(finished_at) = status::finished_at(&observed.job.status) {
-        return after_the_end(observed, &tally, finished_at);
+        return after_the_end(observed, &tally::tally(observed, None, &names), finished_at);
     }
-    let spec = match Spec::read(&observed.job.spec) {
+    let spec = match Spec::read(&observed.job) {
         Ok(spec) => spec,
         Err(message) => return invalid(observed, message),
     };
+    let mut tally = tally::tally(observed, Some(&spec), &names);
     if observed.job.is_deleted {
         return let_go(observed, &spec, tally);
     }
@@ -50,27 +53,35 @@ pub fn decide(observed: &Observed) -> Plan {
         scale.start.clear();
         scale.is_cut = false;
     }
-    for attempt in &scale.stop {
+    // It is decided how the job ends, so what still runs is deleted. That is written first: a pod that was deleted for it
+    // must find the same verdict afterwards.
+    let condemned: &[Attempt<'_>] = if verdict.is_some() { &tally.current } else { &[] };
+    // Where the job succeeds without them, they are stopped; where it fails, they are counted as failed when they are
+    // seen to end. So has batch/v1 Job it.
+    let succeeds = verdict.as_ref().is_some_and(|verdict| verdict.succeeded);
+    let superfluous = condemned.iter().chain(&tally.leaving).filter(|_| succeeds);
+    for attempt in scale.stop.iter().chain(superfluous) {
         tally.ledger.stop(attempt.id.index, attempt.id.attempt);
     }
-    // The job fails: what still runs is deleted, and counted as failed when it is seen to end, as batch/v1 Job does.
-    // That it fails is written first: a pod that was deleted for it must find the same verdict afterwards.
-    let condemned: &[Attempt<'_>] = if verdict.is_some() { &tally.current } else { &[] };
 
     let picture = Picture { observed, spec: &spec, tally: &tally, scale: &scale, verdict: verdict.as_ref(), blocked };
-    let status = status::project(&picture);
+    let status = kept(&observed.job, status::project(&picture));
 
     let deleted: Vec<&Attempt<'_>> = tally.strays.iter().chain(condemned).chain(&scale.stop).collect();
+    let adopted: &[Attempt<'_>] = if verdict.is_some() { &[] } else { &tally.orphans };
     let can_wait = scale.start.is_empty()
+        && adopted.is_empty()
         && deleted.is_empty()
+        && tally.disowned.is_empty()
         && tally.releasable.is_empty()
         && status::only_counts_differ(&observed.job.status, &status);
 
     let mut plan = Plan { reasons: reasons::reasons(&picture, &status), can_wait, ..Plan::default() };
     plan.counted = counted(&tally, &observed.job.status, &status);
-    plan.actions.extend(scale.start.iter().map(|&id| Action::CreatePod(id)));
+    plan.actions.extend(scale.start.iter().map(|&start| Action::CreatePod(start)));
+    plan.actions.extend(adopted.iter().map(|orphan| Action::AdoptPod(orphan.pod.into())));
     plan.actions.extend(write_if_changed(observed, status));
-    clear_up(&mut plan, observed, &tally.releasable, &deleted);
+    clear_up(&mut plan, observed, &tally, &deleted);
 
     if verdict.is_none() {
         plan.wake(scale.next_retry.map(|(_, at)| at));
@@ -84,26 +95,29 @@ pub fn decide(observed: &Observed) -> Plan {
 }
 
 /// Lets pods go and deletes pods, as many as one pass does; what is left comes in the next one, behind the other jobs.
-fn clear_up(plan: &mut Plan, observed: &Observed, releasable: &[PodRef], deleted: &[&Attempt<'_>]) {
-    let (released, deletes) = (releasable.iter().take(MAX_PER_PASS), deleted.iter().take(MAX_PER_PASS));
-    plan.actions.extend(released.cloned().map(Action::ReleasePod));
-    plan.actions.extend(deletes.map(|attempt| Action::DeletePod(attempt.pod.into())));
-    if releasable.len() > MAX_PER_PASS || deleted.len() > MAX_PER_PASS {
+fn clear_up(plan: &mut Plan, observed: &Observed, tally: &Tally<'_>, deleted: &[&Attempt<'_>]) {
+    let Tally { releasable, disowned, .. } = tally;
+    plan.actions.extend(releasable.iter().take(MAX_PER_PASS).cloned().map(Action::ReleasePod));
+    plan.actions.extend(disowned.iter().take(MAX_PER_PASS).map(|attempt| Action::DisownPod(attempt.pod.into())));
+    plan.actions.extend(deleted.iter().take(MAX_PER_PASS).map(|attempt| Action::DeletePod(attempt.pod.into())));
+    if [releasable.len(), disowned.len(), deleted.len()].into_iter().any(|n| n > MAX_PER_PASS) {
         plan.wake(Some(observed.now));
     }
 }
 
-/// A finished job: its status stands. What is left of its pods is cleared up, and when its time comes it goes itself.
+/// A finished job: its status stands. What is left of its pods is cleared up, and when its time comes it goes itself; a
+/// managed Job by the hand of Kubernetes' own controller (`pkg/controller/ttlafterfinished`).
 fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let expiry = Spec::read(&observed.job.spec).ok().and_then(|spec| finish::expiry(&spec, finished_at));
+    let spec = Spec::read(&observed.job).ok().filter(|_| observed.job.door == Door::BatchJob);
+    let expiry = spec.and_then(|spec| finish::expiry(&spec, finished_at));
     let is_expired = expiry.is_some_and(|expiry| expiry <= observed.now) && !observed.job.is_deleted;
     if !is_expired {
-        plan.actions.extend(write_if_changed(observed, status::carried_over(&observed.job)));
+        plan.actions.extend(write_if_changed(observed, kept(&observed.job, status::carried_over(&observed.job))));
         plan.wake(expiry.filter(|_| !observed.job.is_deleted));
     }
     let left: Vec<&Attempt<'_>> = tally.strays.iter().chain(&tally.current).collect();
-    clear_up(&mut plan, observed, &tally.releasable, &left);
+    clear_up(&mut plan, observed, tally, &left);
     if is_expired {
         plan.actions.push(Action::DeleteJob);
     }
@@ -112,8 +126,15 @@ fn after_the_end(observed: &Observed, tally: &Tally<'_>, finished_at: jiff::Time
 
 /// Nothing is done about it, but when it is deleted its pods must not stay because of us.
 fn invalid(observed: &Observed, message: String) -> Plan {
-    let mut plan = only_status(observed, status::invalid(&observed.job, message, observed.now));
-    if observed.job.is_deleted {
+    let job = &observed.job;
+    let status = kept(job, status::invalid(job, message.clone(), observed.now));
+    let is_new = status.reason != job.status.reason;
+    let mut plan = only_status(observed, status);
+    if is_new {
+        // A managed Job has no condition that could say it.
+        plan.reasons.push(Reason::warning(reason::INVALID_SPEC, message));
+    }
+    if job.is_deleted {
         plan.actions.extend(release_all(observed));
     }
     plan
@@ -124,7 +145,7 @@ fn invalid(observed: &Observed, message: String) -> Plan {
 fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
     let scale = Scale::default();
     let picture = Picture { observed, spec, tally: &tally, scale: &scale, verdict: None, blocked: None };
-    let status = status::project(&picture);
+    let status = kept(&observed.job, status::project(&picture));
     let mut plan = Plan { counted: counted(&tally, &observed.job.status, &status), ..only_status(observed, status) };
     plan.actions.extend(release_all(observed));
     plan
@@ -136,6 +157,14 @@ fn release_all(observed: &Observed) -> impl Iterator<Item = Action> {
 
 fn only_status(observed: &Observed, status: BatchJobStatus) -> Plan {
     Plan { actions: write_if_changed(observed, status).into_iter().collect(), ..Plan::default() }
+}
+
+/// What the job's kind can hold of a status.
+fn kept(job: &Job, status: BatchJobStatus) -> BatchJobStatus {
+    match job.door {
+        Door::BatchJob => status,
+        Door::ManagedJob => managed::keep(status),
+    }
 }
 
 fn write_if_changed(observed: &Observed, status: BatchJobStatus) -> Option<Action> {
@@ -151,14 +180,16 @@ fn obstacle(observed: &Observed) -> Option<&Obstacle> {
 }
 
 fn counted(tally: &Tally<'_>, before: &BatchJobStatus, after: &BatchJobStatus) -> Counted {
-    let finished = match (status::finished_at(before), status::finished_at(after)) {
-        (None, Some(_)) => Some(Finished {
-            succeeded: after.phase == Some(batchjob_crd::Phase::Succeeded),
-            reason: after.reason.clone().unwrap_or_default(),
-        }),
-        _ => None,
-    };
-    Counted { succeeded: tally.succeeded.len() as u32, failed: tally.failed.len() as u32, finished }
+    let end = [condition::COMPLETE, condition::FAILED].into_iter().find_map(|end| status::find_true(after, end));
+    let finished = end
+        .filter(|_| status::finished_at(before).is_none())
+        .map(|end| Finished { succeeded: end.type_ == condition::COMPLETE, reason: end.reason.clone() });
+    Counted {
+        succeeded: tally.succeeded.len() as u32,
+        failed: tally.failed.iter().filter(|failure| failure.counts()).count() as u32,
+        by_policy: tally.failed.iter().filter_map(Failure::action).collect(),
+        finished,
+    }
 }
 
 impl Job {

@@ -11,14 +11,26 @@ pub struct Observed {
     pub job: Arc<Job>,
     /// The pods that the job controls, in any order.
     pub pods: Vec<Arc<Pod>>,
+    /// The pods that nobody controls and that carry the job's uid in their label, in any order.
+    pub orphans: Vec<Arc<Pod>>,
     /// What stood in the way of the last creates, if anything did.
     pub obstacle: Option<Obstacle>,
     pub now: Timestamp,
 }
 
+/// The kind of object that a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Door {
+    #[default]
+    BatchJob,
+    /// A batch/v1 Job whose `spec.managedBy` names us.
+    ManagedJob,
+}
+
 /// The job, whichever door it came through.
 #[derive(Clone, Debug, Default)]
 pub struct Job {
+    pub door: Door,
     pub namespace: String,
     pub name: String,
     pub uid: String,
@@ -31,7 +43,7 @@ pub struct Job {
 }
 
 /// A pod, as far as decisions need it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     pub name: Box<str>,
     pub uid: Box<str>,
@@ -40,6 +52,8 @@ pub struct Pod {
     pub deletion: Option<Deletion>,
     /// Whether it still carries our finalizer.
     pub is_held: bool,
+    /// Whether it still carries the label by which the pods of its job are found.
+    pub is_selected: bool,
     pub node: Option<Box<str>>,
     pub phase: PodPhase,
     /// `status.reason` and `status.message`, where the kubelet says why there are no container statuses: "Evicted".
@@ -50,6 +64,17 @@ pub struct Pod {
     pub unschedulable: Option<Box<str>>,
     /// In the order of the spec: init containers first.
     pub containers: Box<[Container]>,
+    /// All of its conditions, once it has failed: before, nobody asks.
+    pub conditions: Box<[PodCondition]>,
+}
+
+/// A condition of a pod, as podFailurePolicy looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodCondition {
+    /// "DisruptionTarget".
+    pub type_: Box<str>,
+    /// "True", "False" or "Unknown".
+    pub status: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use crate::observed::Pod;
 ///
 /// The order of the actions is what makes a crash between any two of them harmless:
 ///
-/// 1. creates: they depend on nothing, and can be repeated;
+/// 1. creates and adoptions: they depend on nothing, and can be repeated;
 /// 2. at most one status write, which is the ledger: it counts what has ended, moves past what is to be stopped, and
 ///    says how the job ends before anything is done about it;
-/// 3. what that write makes safe: releases of the counted pods, and deletes of the stopped and the stray ones.
+/// 3. what that write makes safe: releases of the counted pods, giving up those that are no longer the job's, and
+///    deletes of the stopped and the stray ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub actions: Vec<Action>,
@@ -45,12 +46,16 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Create this attempt's pod: [`crate::job::pod::build`] makes it from the template.
-    CreatePod(AttemptId),
+    CreatePod(Start),
+    /// It is an attempt of the job that has lost its owner: become its owner again, if the job is still there.
+    AdoptPod(PodRef),
     /// Delete it if it is still as it was seen: a pod that has finished since is looked at again first.
     DeletePod(PodRef),
     WriteStatus(Box<BatchJobStatus>),
     /// Take our finalizer off.
     ReleasePod(PodRef),
+    /// Its labels no longer say that it is the job's: be its owner no more, and let it go.
+    DisownPod(PodRef),
     /// Its time to live is over: delete the job, its pods first.
     DeleteJob,
 }
@@ -62,6 +67,17 @@ pub struct AttemptId {
     pub index: u32,
     /// From 1.
     pub attempt: u32,
+}
+
+/// An attempt that starts, and how its index has fared so far, which its pod is told if the job has
+/// backoffLimitPerIndex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub id: AttemptId,
+    /// Earlier attempts of the index that failed and were counted.
+    pub n_failures: u32,
+    /// Earlier attempts of the index that failed and, by a rule of podFailurePolicy, were not counted.
+    pub n_ignored: u32,
 }
 
 /// A pod that was seen: never another one of the same name, so it carries the uid.
@@ -109,8 +125,33 @@ pub enum Severity {
 pub struct Counted {
     pub succeeded: u32,
     pub failed: u32,
+    /// What podFailurePolicy said of each failure that a rule of it matched.
+    pub by_policy: Vec<PolicyAction>,
     /// The job ends with this plan, for this reason: "CompletionsReached".
     pub finished: Option<Finished>,
+}
+
+/// What a rule of podFailurePolicy says of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PolicyAction {
+    FailJob,
+    FailIndex,
+    /// It is not counted, and the index is tried again.
+    Ignore,
+    /// It is counted, as without a policy.
+    Count,
+}
+
+impl PolicyAction {
+    /// As it is written in the spec.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PolicyAction::FailJob => "FailJob",
+            PolicyAction::FailIndex => "FailIndex",
+            PolicyAction::Ignore => "Ignore",
+            PolicyAction::Count => "Count",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

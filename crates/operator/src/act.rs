@@ -59,11 +59,11 @@ impl Actor {
         for group in actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
             match &group[0] {
                 Action::CreatePod(_) => {
-                    let ids = group.iter().filter_map(|action| match action {
-                        Action::CreatePod(id) => Some(*id),
+                    let starts = group.iter().filter_map(|action| match action {
+                        Action::CreatePod(start) => Some(*start),
                         _ => None,
                     });
-                    let (n_created, result) = self.create_pods(job, &ids.collect::<Vec<_>>()).await;
+                    let (n_created, result) = self.create_pods(job, &starts.collect::<Vec<_>>()).await;
                     outcome.n_created += n_created;
                     result?;
                 }
@@ -85,6 +85,7 @@ impl Actor {
                     record = self.write_status(&record, status).await?;
                     outcome.is_counted = true;
                 }
+                Action::AdoptPod(_) | Action::DisownPod(_) => {}
                 Action::DeleteJob => match self.writer.delete_job(&record).await {
                     Err(error) if !error.is_not_found() => {
                         return Err(self.stale(&record, "delete the job", error).await);

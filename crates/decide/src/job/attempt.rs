@@ -188,17 +188,12 @@ mod tests {
         Pod {
             name: "etl-0-1-x".into(),
             uid: "uid".into(),
-            resource_version: "1".into(),
             created: Some(at(1)),
-            deletion: None,
             is_held: true,
             node: Some("node-a".into()),
             phase,
-            reason: None,
-            message: None,
-            ready: None,
-            unschedulable: None,
             containers: containers.into(),
+            ..Pod::default()
         }
     }
 

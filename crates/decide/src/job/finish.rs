@@ -1,16 +1,19 @@
 //! Is the job over? The verdicts, in their order: the first that holds is the answer.
 //!
-//! The order is that of batch/v1 Job's `syncJob`, but for one thing: a job whose work is all done is complete, even if
-//! its deadline has passed before that was noticed. Nobody wants a finished job to fail because the operator was away.
+//! The order is that of batch/v1 Job's `syncJob`, but for one thing: the deadline comes last. A job whose work is done is
+//! complete, and one that has failed has failed for what made it fail, even if the deadline has passed before that was
+//! noticed. Nobody wants a finished job to fail because the operator was away.
 
 use jiff::{SignedDuration, Timestamp};
 
 use batchjob_crd::{condition, reason};
 
+use super::ledger::Ledger;
 use super::spec::{Completions, Spec};
 use super::status::find_true;
 use super::tally::Tally;
 use crate::observed::Observed;
+use crate::plan::PolicyAction;
 
 /// It is over, because.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,12 @@ pub struct Verdict {
     pub succeeded: bool,
     pub reason: String,
     pub message: String,
+}
+
+impl Verdict {
+    fn failed(reason: &str, message: String) -> Verdict {
+        Verdict { succeeded: false, reason: reason.to_owned(), message }
+    }
 }
 
 /// What the checks look at.
@@ -29,8 +38,17 @@ pub struct Evidence<'a> {
 
 type Check = fn(&Evidence<'_>) -> Option<Verdict>;
 
-const CHECKS: [Check; 5] =
-    [already_succeeding, already_failing, backoff_limit_exceeded, completions_reached, deadline_exceeded];
+const CHECKS: [Check; 9] = [
+    already_succeeding,
+    already_failing,
+    pod_failure_policy,
+    backoff_limit_exceeded,
+    max_failed_indexes_exceeded,
+    failed_indexes,
+    success_policy,
+    completions_reached,
+    deadline_exceeded,
+];
 
 pub fn verdict(evidence: &Evidence<'_>) -> Option<Verdict> {
     CHECKS.iter().find_map(|check| check(evidence))
@@ -48,6 +66,13 @@ fn already_failing(evidence: &Evidence<'_>) -> Option<Verdict> {
 fn already(evidence: &Evidence<'_>, condition: &str, succeeded: bool) -> Option<Verdict> {
     let found = find_true(&evidence.observed.job.status, condition)?;
     Some(Verdict { succeeded, reason: found.reason.clone(), message: found.message.clone() })
+}
+
+/// A rule says that this failure is one of the whole job.
+fn pod_failure_policy(evidence: &Evidence<'_>) -> Option<Verdict> {
+    let mut rules = evidence.tally.failed.iter().filter_map(|failure| failure.rule.as_ref());
+    let rule = rules.find(|rule| rule.action == PolicyAction::FailJob)?;
+    Some(Verdict::failed(reason::POD_FAILURE_POLICY, rule.message()))
 }
 
 /// More attempts have failed than may be retried. With restartPolicy OnFailure the restarts within living pods count
@@ -68,11 +93,41 @@ fn backoff_limit_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
     if in_place > 0 {
         message += " (restarts within pods included)";
     }
+    let failed = tally.failed.iter().filter(|failure| failure.counts()).map(|failure| &failure.attempt);
     let failing = tally.current.iter().filter(|attempt| attempt.n_failures_in_place() > 0);
-    if let Some(last) = tally.failed.iter().chain(failing).last() {
+    if let Some(last) = failed.chain(failing).last() {
         message += &format!("; {} failed: {}", last.id, last.cause());
     }
-    Some(Verdict { succeeded: false, reason: reason::BACKOFF_LIMIT_EXCEEDED.to_owned(), message })
+    Some(Verdict::failed(reason::BACKOFF_LIMIT_EXCEEDED, message))
+}
+
+fn max_failed_indexes_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
+    let failed = &evidence.tally.ledger.failed_indexes;
+    let max = evidence.spec.max_failed_indexes?;
+    (failed.len() > max as usize).then(|| {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        let message = format!("{message}: maxFailedIndexes {max}, failed indexes {failed}");
+        Verdict::failed(reason::MAX_FAILED_INDEXES_EXCEEDED, message)
+    })
+}
+
+/// Every index is done or has failed for good, and there are such as have failed.
+fn failed_indexes(evidence: &Evidence<'_>) -> Option<Verdict> {
+    let Ledger { failed_indexes, completed, .. } = &evidence.tally.ledger;
+    let completions = evidence.spec.index_limit()?;
+    let is_over = failed_indexes.len() + completed.len() >= completions as usize;
+    (!failed_indexes.is_empty() && is_over)
+        .then(|| Verdict::failed(reason::FAILED_INDEXES, format!("Job has failed indexes: {failed_indexes}")))
+}
+
+fn success_policy(evidence: &Evidence<'_>) -> Option<Verdict> {
+    let policy = evidence.spec.success_policy.as_ref()?;
+    let rule = policy.met(&evidence.tally.ledger.completed, evidence.spec.index_limit()?)?;
+    Some(Verdict {
+        succeeded: true,
+        reason: reason::SUCCESS_POLICY.to_owned(),
+        message: format!("Matched rules at index {rule}"),
+    })
 }
 
 fn completions_reached(evidence: &Evidence<'_>) -> Option<Verdict> {
@@ -83,7 +138,8 @@ fn completions_reached(evidence: &Evidence<'_>) -> Option<Verdict> {
         // Any worker that exits with success says that the queue is empty; the others finish what they have.
         Completions::WorkQueue => n_done > 0,
     };
-    (is_reached && tally.current.is_empty()).then(|| Verdict {
+    let is_at_rest = tally.current.is_empty() && tally.orphans.is_empty();
+    (is_reached && is_at_rest).then(|| Verdict {
         succeeded: true,
         reason: reason::COMPLETIONS_REACHED.to_owned(),
         message: "Reached expected number of succeeded pods".to_owned(),
@@ -92,13 +148,10 @@ fn completions_reached(evidence: &Evidence<'_>) -> Option<Verdict> {
 
 fn deadline_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
     let deadline = deadline(evidence.observed, evidence.spec)?;
-    (evidence.observed.now >= deadline).then(|| Verdict {
-        succeeded: false,
-        reason: reason::DEADLINE_EXCEEDED.to_owned(),
-        message: format!(
-            "Job was active longer than specified deadline: activeDeadlineSeconds {}",
-            evidence.spec.active_deadline.map_or(0, |deadline| deadline.as_secs())
-        ),
+    (evidence.observed.now >= deadline).then(|| {
+        let seconds = evidence.spec.active_deadline.map_or(0, |deadline| deadline.as_secs());
+        let message = format!("Job was active longer than specified deadline: activeDeadlineSeconds {seconds}");
+        Verdict::failed(reason::DEADLINE_EXCEEDED, message)
     })
 }
 

@@ -1,8 +1,8 @@
 //! Sets of indexes, written as "0-3,7".
 //!
-//! Kept as sorted intervals: 100,000 completed indexes are one interval, and the text in the status is as short.
-//! Unlike batch/v1 Job, two neighbours are written as an interval too ("1-2", where Job writes "1,2"): both forms are
-//! read.
+//! Kept as sorted intervals: 100,000 completed indexes are one interval, and the text in the status is as short. As in
+//! batch/v1 Job, two neighbours are written "1,2" and three "1-3" (`orderedIntervals` in
+//! `pkg/controller/job/indexed_job_utils.go`); "1-2" is read too.
 
 use std::fmt;
 
@@ -14,6 +14,11 @@ pub struct IndexSet {
 }
 
 impl IndexSet {
+    /// The first `n` indexes.
+    pub fn first(n: u32) -> IndexSet {
+        IndexSet { runs: n.checked_sub(1).map(|last| (0, last)).into_iter().collect() }
+    }
+
     /// How many indexes are in the set.
     pub fn len(&self) -> usize {
         self.runs.iter().map(|&(first, last)| (last - first) as usize + 1).sum()
@@ -46,6 +51,48 @@ impl IndexSet {
             (false, false) => self.runs.insert(at, (index, index)),
         }
         true
+    }
+
+    /// Takes `index` out, if it is in the set.
+    pub fn remove(&mut self, index: u32) {
+        let at = self.runs.partition_point(|&(first, _)| first <= index);
+        let Some(run) = at.checked_sub(1).filter(|&run| self.runs[run].1 >= index) else { return };
+        let (first, last) = self.runs[run];
+        let before = (first < index).then(|| (first, index - 1));
+        let after = (index < last).then(|| (index + 1, last));
+        self.runs.splice(run..=run, before.into_iter().chain(after));
+    }
+
+    /// The indexes below `end`.
+    pub fn below(&self, end: u32) -> IndexSet {
+        let inside = self.runs.iter().take_while(|&&(first, _)| first < end);
+        IndexSet { runs: inside.map(|&(first, last)| (first, last.min(end - 1))).collect() }
+    }
+
+    /// Takes out the indexes from `end` on, and answers with them.
+    pub fn split_off(&mut self, end: u32) -> IndexSet {
+        let below = self.below(end);
+        let rest = self.runs.iter().filter(|&&(_, last)| last >= end).map(|&(first, last)| (first.max(end), last));
+        let rest = IndexSet { runs: rest.collect() };
+        *self = below;
+        rest
+    }
+
+    /// How many indexes are in both.
+    pub fn n_common(&self, other: &IndexSet) -> usize {
+        let (mut n_common, mut others) = (0, other.runs.iter().peekable());
+        for &(first, last) in &self.runs {
+            while let Some(&&(other_first, other_last)) = others.peek() {
+                let (start, end) = (first.max(other_first), last.min(other_last));
+                n_common += (u64::from(end) + 1).saturating_sub(u64::from(start)) as usize;
+                // The one that ends first has nothing in common with what follows.
+                if other_last > last {
+                    break;
+                }
+                others.next();
+            }
+        }
+        n_common
     }
 
     /// The indexes, in rising order.
@@ -95,7 +142,10 @@ impl fmt::Display for IndexSet {
             if n > 0 {
                 f.write_str(",")?;
             }
-            write_run(f, first, last)?;
+            match last - first {
+                1 => write!(f, "{first},{last}")?,
+                _ => write_run(f, first, last)?,
+            }
         }
         Ok(())
     }
@@ -134,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_it_writes_it_reads_back() {
-        for text in ["", "0", "0-3,7", "5,9-10,4000000000"] {
+        for text in ["", "0", "0-3,7", "1,2", "5,9,10,4000000000"] {
             assert_eq!(IndexSet::parse(text).to_string(), text);
         }
     }
@@ -153,6 +203,36 @@ mod tests {
             assert_eq!(set.missing(10).collect::<Vec<_>>(), expected, "{text:?}");
         }
         assert_eq!(IndexSet::parse("0-3").missing(0).count(), 0);
+    }
+
+    #[test]
+    fn what_is_removed_leaves_the_rest() {
+        for (index, rest) in [(0, "1-3,7"), (2, "0,1,3,7"), (3, "0-2,7"), (7, "0-3"), (5, "0-3,7"), (9, "0-3,7")] {
+            let mut set = IndexSet::parse("0-3,7");
+            set.remove(index);
+            assert_eq!(set.to_string(), rest, "without {index}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_split_at_an_index() {
+        for (end, below, rest) in
+            [(0, "", "0-3,7"), (2, "0,1", "2,3,7"), (4, "0-3", "7"), (7, "0-3", "7"), (8, "0-3,7", "")]
+        {
+            let mut set = IndexSet::parse("0-3,7");
+            let split = set.split_off(end);
+            assert_eq!((set.to_string().as_str(), split.to_string().as_str()), (below, rest), "at {end}");
+        }
+    }
+
+    #[test]
+    fn what_is_common_is_counted() {
+        let texts = ["", "0", "0-3,7", "2-4,9", "1,3,5,7,9", "0-9", "5-30", "4,6,8,20-22"];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (one, other))) {
+            let sets = (IndexSet::parse(one), IndexSet::parse(other));
+            let expected = sets.0.iter().filter(|&index| sets.1.contains(index)).count();
+            assert_eq!(sets.0.n_common(&sets.1), expected, "{one:?} and {other:?}");
+        }
     }
 
     #[test]

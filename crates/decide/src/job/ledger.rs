@@ -6,11 +6,14 @@
 //! | what | where in the status |
 //! |---|---|
 //! | the completed indexes | `completedIndexes`, "0-3,7" |
+//! | the indexes that have failed for good (backoffLimitPerIndex) | `failedIndexes`, "4" |
 //! | the number of failed attempts | `failed` |
-//! | for each index that is not done and has ended an attempt: its next attempt, its failures, when it failed last | `openIndexes`, "3:2/1@1764021302" |
+//! | for each other index that has ended an attempt: its next attempt, its failures, when it failed last | `openIndexes`, "3:2/1@1764021302" |
 //!
 //! In `openIndexes` neighbours that are alike share an entry ("0-999:2/0": a thousand indexes that were stopped in
-//! their first attempt), and the time, in seconds since 1970, is there only where a failure is.
+//! their first attempt), and the time, in seconds since 1970, is there only where a failure is. Failures that
+//! podFailurePolicy ignores are not counted, but the delay before the next attempt grows with them too: they follow the
+//! others after a plus ("3:4/1+2@1764021302").
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,11 +22,15 @@ use batchjob_crd::BatchJobStatus;
 use jiff::Timestamp;
 
 use super::indexes::{IndexSet, parse_run, write_run};
+use crate::plan::{AttemptId, Start};
 
 /// What has happened to a job, as far as it is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub completed: IndexSet,
+    /// The indexes that have failed for good: never one that is completed.
+    pub failed_indexes: IndexSet,
+    /// How many attempts have failed and were counted.
     pub failed: u32,
     pub open: OpenIndexes,
 }
@@ -39,6 +46,8 @@ pub struct Open {
     pub next_attempt: u32,
     /// How many attempts have failed; stopped ones (suspend, fewer wanted) are not failures.
     pub failures: u32,
+    /// How many more have failed and were not counted, by a rule of podFailurePolicy.
+    pub ignored: u32,
     /// When the last failed attempt ended, from which the delay before the next one counts.
     pub failed_at: Option<Timestamp>,
 }
@@ -47,6 +56,7 @@ impl Ledger {
     pub fn read(status: &BatchJobStatus) -> Ledger {
         Ledger {
             completed: IndexSet::parse(status.completed_indexes.as_deref().unwrap_or_default()),
+            failed_indexes: IndexSet::parse(status.failed_indexes.as_deref().unwrap_or_default()),
             failed: status.failed.unwrap_or_default().max(0) as u32,
             open: OpenIndexes::parse(status.open_indexes.as_deref().unwrap_or_default()),
         }
@@ -57,29 +67,80 @@ impl Ledger {
         self.open.get(index).map_or(1, |open| open.next_attempt)
     }
 
-    /// `index` is done. Done twice is done: a success is honoured whichever attempt brings it.
+    /// An attempt that starts, with what its index has come to before.
+    pub fn start(&self, id: AttemptId) -> Start {
+        let open = self.open.get(id.index);
+        Start { id, n_failures: open.map_or(0, |open| open.failures), n_ignored: open.map_or(0, |open| open.ignored) }
+    }
+
+    /// Whether attempt `attempt` of `index` is behind us: the index goes on without it, or does not go on.
+    pub fn is_passed(&self, index: u32, attempt: u32) -> bool {
+        self.is_closed(index) || attempt < self.next_attempt(index)
+    }
+
+    /// Whether `index` has no next attempt: it is done, or has failed for good.
+    pub fn is_closed(&self, index: u32) -> bool {
+        self.completed.contains(index) || self.failed_indexes.contains(index)
+    }
+
+    /// The indexes below `end` that are not closed, in rising order.
+    pub fn missing(&self, end: u32) -> impl Iterator<Item = u32> {
+        self.completed.missing(end).filter(|&index| !self.failed_indexes.contains(index))
+    }
+
+    /// `index` is done. Done twice is done, and done late is done: a success is honoured whichever attempt brings it.
     pub fn complete(&mut self, index: u32) {
         self.completed.insert(index);
+        self.failed_indexes.remove(index);
         self.open.0.remove(&index);
     }
 
-    /// Attempt `attempt` of `index` has failed, at `at`.
-    pub fn fail(&mut self, index: u32, attempt: u32, at: Timestamp) {
+    /// Attempt `attempt` of `index` has failed, at `at`. Answers with the failures of the index.
+    pub fn fail(&mut self, index: u32, attempt: u32, at: Timestamp) -> u32 {
         self.failed = self.failed.saturating_add(1);
-        let failures = self.open.get(index).map_or(0, |open| open.failures);
-        let open = Open { next_attempt: attempt + 1, failures: failures + 1, failed_at: Some(at) };
-        self.open.0.insert(index, open);
+        let open = self.pass(index, attempt);
+        open.failures = open.failures.saturating_add(1);
+        open.failed_at = Some(at);
+        open.failures
+    }
+
+    /// Attempt `attempt` of `index` has failed, at `at`, which does not count.
+    pub fn ignore(&mut self, index: u32, attempt: u32, at: Timestamp) {
+        let open = self.pass(index, attempt);
+        open.ignored = open.ignored.saturating_add(1);
+        open.failed_at = Some(at);
+    }
+
+    /// `index` has failed for good.
+    pub fn give_up(&mut self, index: u32) {
+        self.failed_indexes.insert(index);
+        self.open.0.remove(&index);
     }
 
     /// Attempt `attempt` of `index` is to be stopped, which is no failure of it.
     pub fn stop(&mut self, index: u32, attempt: u32) {
-        let before = self.open.get(index);
-        let open = Open {
-            next_attempt: attempt + 1,
-            failures: before.map_or(0, |open| open.failures),
-            failed_at: before.and_then(|open| open.failed_at),
-        };
-        self.open.0.insert(index, open);
+        if !self.is_closed(index) {
+            self.pass(index, attempt);
+        }
+    }
+
+    fn pass(&mut self, index: u32, attempt: u32) -> &mut Open {
+        let open =
+            self.open.0.entry(index).or_insert(Open { next_attempt: 1, failures: 0, ignored: 0, failed_at: None });
+        open.next_attempt = open.next_attempt.max(attempt + 1);
+        open
+    }
+
+    /// The job has `end` indexes now. What the others have come to is forgotten: should the job grow again, they are done
+    /// again (elastic Indexed jobs). But not with the attempts that they have had.
+    pub fn forget_from(&mut self, end: u32) {
+        let closed = [self.completed.split_off(end), self.failed_indexes.split_off(end)];
+        for index in closed.iter().flat_map(IndexSet::iter) {
+            self.pass(index, 1);
+        }
+        for open in self.open.0.range_mut(end..).map(|(_, open)| open) {
+            *open = Open { next_attempt: open.next_attempt, failures: 0, ignored: 0, failed_at: None };
+        }
     }
 }
 
@@ -93,17 +154,22 @@ impl OpenIndexes {
         self.0.keys().copied()
     }
 
+    /// Whether an attempt of one of them has failed, counted or not.
+    pub fn have_failed(&self) -> bool {
+        self.0.values().any(|open| open.failed_at.is_some())
+    }
+
     /// The same without the times, which nobody needs any more once the job is bound to fail: what was told to end
     /// together is then one entry.
     pub fn without_times(&self) -> OpenIndexes {
         OpenIndexes(self.0.iter().map(|(&index, &open)| (index, Open { failed_at: None, ..open })).collect())
     }
 
-    /// How many entries its text has.
-    pub fn n_entries(&self) -> usize {
+    /// How many entries its text has for the indexes below `end`.
+    pub fn n_entries(&self, end: u32) -> usize {
         let mut n_entries = 0;
-        self.each_entry(|_, _, _| {
-            n_entries += 1;
+        self.each_entry(|first, _, _| {
+            n_entries += usize::from(first < end);
             Ok(())
         })
         .unwrap_or_default();
@@ -147,8 +213,11 @@ fn parse_entry(text: &str) -> Option<((u32, u32), Open)> {
         None => (rest, None),
     };
     let (next_attempt, failures) = rest.split_once('/')?;
-    let open = Open { next_attempt: next_attempt.parse().ok()?, failures: failures.parse().ok()?, failed_at };
-    (open.next_attempt >= 1).then_some((parse_run(run)?, open))
+    let (failures, ignored) = failures.split_once('+').unwrap_or((failures, "0"));
+    let (next_attempt, failures, ignored) = (next_attempt.parse().ok()?, failures.parse().ok()?, ignored.parse().ok()?);
+    let open = Open { next_attempt, failures, ignored, failed_at };
+    // The last number must leave room for the one after it.
+    (open.next_attempt >= 1 && open.next_attempt < u32::MAX).then_some((parse_run(run)?, open))
 }
 
 impl fmt::Display for OpenIndexes {
@@ -159,6 +228,9 @@ impl fmt::Display for OpenIndexes {
             separator = ",";
             write_run(f, first, last)?;
             write!(f, ":{}/{}", open.next_attempt, open.failures)?;
+            if open.ignored > 0 {
+                write!(f, "+{}", open.ignored)?;
+            }
             open.failed_at.map_or(Ok(()), |at| write!(f, "@{}", at.as_second()))
         })
     }
@@ -208,13 +280,49 @@ mod tests {
         }
         ledger.fail(500, 2, at(7));
         assert_eq!(ledger.open.to_string(), "0-499:2/0,500:3/1@7,501-999:2/0");
-        assert_eq!(ledger.open.n_entries(), 3);
+        assert_eq!((ledger.open.n_entries(1000), ledger.open.n_entries(500)), (3, 1));
         assert_eq!(OpenIndexes::parse(&ledger.open.to_string()), ledger.open);
     }
 
     #[test]
+    fn an_ignored_failure_moves_the_index_on_and_is_not_counted() {
+        let mut ledger = Ledger::default();
+        ledger.ignore(3, 1, at(50));
+        ledger.fail(3, 2, at(60));
+        ledger.ignore(3, 3, at(70));
+        assert_eq!((ledger.open.to_string().as_str(), ledger.failed), ("3:4/1+2@70", 1));
+        assert_eq!(OpenIndexes::parse("3:4/1+2@70"), ledger.open);
+    }
+
+    #[test]
+    fn an_index_that_is_given_up_has_no_next_attempt_but_a_late_success_counts() {
+        let mut ledger = Ledger::default();
+        ledger.fail(3, 1, at(50));
+        ledger.give_up(3);
+        assert_eq!((ledger.failed_indexes.to_string().as_str(), ledger.open.to_string().as_str()), ("3", ""));
+        assert!(ledger.is_passed(3, 2));
+        assert_eq!(ledger.missing(5).collect::<Vec<_>>(), [0, 1, 2, 4]);
+        ledger.complete(3);
+        assert!(ledger.failed_indexes.is_empty() && ledger.completed.contains(3));
+    }
+
+    #[test]
+    fn a_job_made_smaller_forgets_what_is_beyond_but_not_its_attempts() {
+        let mut ledger = Ledger { completed: IndexSet::parse("0-3"), ..Ledger::default() };
+        ledger.fail(4, 1, at(50));
+        ledger.fail(4, 2, at(60));
+        ledger.give_up(5);
+        ledger.forget_from(2);
+        assert_eq!((ledger.completed.to_string().as_str(), ledger.failed), ("0,1", 2));
+        assert_eq!(ledger.open.to_string(), "2-3:2/0,4:3/0,5:2/0");
+        let before = ledger.clone();
+        ledger.forget_from(2);
+        assert_eq!(ledger, before, "forgotten is forgotten");
+    }
+
+    #[test]
     fn nonsense_is_left_out() {
-        let open = OpenIndexes::parse("x,1:2,2:0/0,3:2/1@,4:2/0,9-8:2/0,5:2/1@12");
+        let open = OpenIndexes::parse("x,1:2,2:0/0,3:2/1@,4:2/0,9-8:2/0,5:2/1@12,6:2/1+@12,7:4294967295/0");
         assert_eq!(open.to_string(), "4:2/0,5:2/1@12");
     }
 }

@@ -11,21 +11,31 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSel
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::name::PodNames;
-use crate::observed::Job;
-use crate::plan::AttemptId;
+use crate::observed::{Door, Job};
+use crate::plan::{AttemptId, Start};
 
-/// The pod that is attempt `id` of `job`.
-pub fn build(job: &Job, id: AttemptId) -> Pod {
+/// The pod of an attempt of `job`.
+pub fn build(job: &Job, start: Start) -> Pod {
+    let Start { id, n_failures, n_ignored } = start;
     let template = &job.spec.template;
     let metadata = template.metadata.clone().unwrap_or_default();
     let mut spec = template.spec.clone().unwrap_or_default();
     let mut annotations = metadata.annotations.unwrap_or_default();
     let mut finalizers = metadata.finalizers.unwrap_or_default();
-    finalizers.push(keys::POD_FINALIZER.to_owned());
+    let finalizer = finalizer(job.door);
+    if finalizers.iter().all(|other| other != finalizer) {
+        finalizers.push(finalizer.to_owned());
+    }
     if is_indexed(job) {
         annotations.insert(keys::COMPLETION_INDEX.to_owned(), id.index.to_string());
         spec.hostname = Some(format!("{}-{}", job.name, id.index));
         tell_index(&mut spec);
+    }
+    if job.spec.backoff_limit_per_index.is_some() {
+        annotations.insert(keys::INDEX_FAILURE_COUNT.to_owned(), n_failures.to_string());
+        if n_ignored > 0 {
+            annotations.insert(keys::INDEX_IGNORED_FAILURE_COUNT.to_owned(), n_ignored.to_string());
+        }
     }
     Pod {
         metadata: ObjectMeta {
@@ -39,6 +49,14 @@ pub fn build(job: &Job, id: AttemptId) -> Pod {
         },
         spec: Some(spec),
         ..Pod::default()
+    }
+}
+
+/// The finalizer by which a pod is held until it is counted.
+pub fn finalizer(door: Door) -> &'static str {
+    match door {
+        Door::BatchJob => keys::POD_FINALIZER,
+        Door::ManagedJob => keys::JOB_POD_FINALIZER,
     }
 }
 
@@ -61,10 +79,15 @@ fn labels(job: &Job, id: AttemptId, mut labels: BTreeMap<String, String>) -> BTr
     labels
 }
 
-fn owner(job: &Job) -> OwnerReference {
+/// What a pod says of the job that controls it.
+pub fn owner(job: &Job) -> OwnerReference {
+    let (api_version, kind) = match job.door {
+        Door::BatchJob => (format!("{GROUP}/{VERSION}"), "BatchJob"),
+        Door::ManagedJob => ("batch/v1".to_owned(), "Job"),
+    };
     OwnerReference {
-        api_version: format!("{GROUP}/{VERSION}"),
-        kind: "BatchJob".to_owned(),
+        api_version,
+        kind: kind.to_owned(),
         name: job.name.clone(),
         uid: job.uid.clone(),
         controller: Some(true),
@@ -111,7 +134,8 @@ mod tests {
     }
 
     fn as_json(job: &Job) -> serde_json::Value {
-        serde_json::to_value(build(job, AttemptId { index: 3, attempt: 2 })).expect("a pod is JSON")
+        let start = Start { id: AttemptId { index: 3, attempt: 2 }, n_failures: 1, n_ignored: 0 };
+        serde_json::to_value(build(job, start)).expect("a pod is JSON")
     }
 
     #[test]
@@ -141,6 +165,29 @@ mod tests {
         assert_eq!(pod.pointer("/spec/containers/0/env"), None);
         assert_eq!(pod.pointer("/spec/hostname"), None);
         assert_eq!(pod["metadata"]["labels"]["batchjob.dev/index"], "3");
+    }
+
+    #[test]
+    fn a_pod_of_a_job_with_a_limit_for_each_index_is_told_its_failures() {
+        let mut job = job(serde_json::json!({ "spec": { "containers": [] } }), Some(CompletionMode::Indexed));
+        job.spec.backoff_limit_per_index = Some(4);
+        let told = |n_failures, n_ignored| {
+            let start = Start { id: AttemptId { index: 3, attempt: 2 }, n_failures, n_ignored };
+            let annotations = build(&job, start).metadata.annotations.unwrap_or_default();
+            [keys::INDEX_FAILURE_COUNT, keys::INDEX_IGNORED_FAILURE_COUNT].map(|key| annotations.get(key).cloned())
+        };
+        assert_eq!(told(0, 0), [Some("0".to_owned()), None]);
+        assert_eq!(told(2, 1), [Some("2".to_owned()), Some("1".to_owned())]);
+    }
+
+    #[test]
+    fn a_pod_of_a_managed_job_is_held_and_owned_as_that_of_a_job() {
+        let mut job = job(serde_json::json!({ "spec": { "containers": [] } }), None);
+        job.door = Door::ManagedJob;
+        let pod = as_json(&job);
+        assert_eq!(pod["metadata"]["finalizers"], serde_json::json!(["batch.kubernetes.io/job-tracking"]));
+        let owner = &pod["metadata"]["ownerReferences"][0];
+        assert_eq!((&owner["apiVersion"], &owner["kind"]), (&"batch/v1".into(), &"Job".into()));
     }
 
     #[test]

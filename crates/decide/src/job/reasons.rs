@@ -2,7 +2,6 @@
 
 use batchjob_crd::{BatchJobStatus, condition};
 
-use super::attempt::Attempt;
 use super::indexes::IndexSet;
 use super::retry;
 use super::status::{Picture, find_true, finished_at, hindrance};
@@ -23,7 +22,8 @@ pub fn reasons(picture: &Picture<'_>, status: &BatchJobStatus) -> Vec<Reason> {
         reasons.push(change);
     }
     if !picture.scale.start.is_empty() {
-        reasons.push(Reason::pods("SuccessfulCreate", "created", picture.scale.start.clone()));
+        let started = picture.scale.start.iter().map(|start| start.id).collect();
+        reasons.push(Reason::pods("SuccessfulCreate", "created", started));
     }
     let condemned = picture.verdict.map_or(&picture.scale.stop, |_| &picture.tally.current);
     let deleted: Vec<AttemptId> = condemned.iter().chain(&picture.tally.strays).map(|attempt| attempt.id).collect();
@@ -63,18 +63,24 @@ fn suspension(before: &BatchJobStatus, after: &BatchJobStatus) -> Option<Reason>
 fn failures(picture: &Picture<'_>) -> Option<String> {
     let failed = &picture.tally.failed;
     let first = failed.first()?;
-    let mut message = format!("{} failed: {}", first.id, first.cause());
-    if let Some(at) = next_start(picture, first) {
-        message += &format!("; attempt {} starts at {at}", first.id.attempt + 1);
+    let id = first.attempt.id;
+    let mut message = format!("{id} failed: {}", first.attempt.cause());
+    if let Some(rule) = first.rule.as_ref() {
+        message += &format!(" (podFailurePolicy rule {}: {})", rule.rule, rule.action.as_str());
+    }
+    if let Some(at) = next_start(picture, id.index) {
+        message += &format!("; attempt {} starts at {at}", id.attempt + 1);
+    } else if picture.tally.ledger.failed_indexes.contains(id.index) {
+        message += "; this index has failed for good";
     }
     if failed.len() > 1 {
-        let indexes: IndexSet = failed.iter().map(|attempt| attempt.id.index).collect();
+        let indexes: IndexSet = failed.iter().map(|failure| failure.attempt.id.index).collect();
         message = format!("{} pods failed (indexes {indexes}); the first: {message}", failed.len());
     }
     Some(message)
 }
 
-fn next_start(picture: &Picture<'_>, failed: &Attempt<'_>) -> Option<jiff::Timestamp> {
-    let open = picture.tally.ledger.open.get(failed.id.index).filter(|_| picture.verdict.is_none())?;
+fn next_start(picture: &Picture<'_>, index: u32) -> Option<jiff::Timestamp> {
+    let open = picture.tally.ledger.open.get(index).filter(|_| picture.verdict.is_none())?;
     retry::not_before(Some(open))
 }

@@ -8,7 +8,8 @@
 //! These are batch/v1 Job's figures (`DefaultJobPodFailureBackOff`, `MaxJobPodFailureBackOff`), but for each index by
 //! itself: one index that fails does not hold back the others. The delay counts from the end of the failed attempt, as
 //! its pod reported it, not from when it was noticed; and both are in the ledger, so an operator that was down, or a
-//! failed pod that somebody deletes, changes nothing.
+//! failed pod that somebody deletes, changes nothing. A failure that podFailurePolicy ignores makes the delay longer as
+//! every other (`getIndexAbsoluteFailureCount` in `indexed_job_utils.go`).
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -30,7 +31,8 @@ pub fn delay(n_failures: u32) -> SignedDuration {
 /// When the next attempt may start; None if at once.
 pub fn not_before(open: Option<Open>) -> Option<Timestamp> {
     let open = open?;
-    open.failed_at?.checked_add(delay(open.failures)).ok()
+    // Those that podFailurePolicy ignores do not count, but their cause may well still be there.
+    open.failed_at?.checked_add(delay(open.failures.saturating_add(open.ignored))).ok()
 }
 
 #[cfg(test)]
@@ -46,13 +48,13 @@ mod tests {
     #[test]
     fn the_delay_counts_from_the_end_of_the_failed_attempt() {
         let failed_at = Timestamp::from_second(1000).ok();
-        let open = Open { next_attempt: 3, failures: 2, failed_at };
+        let open = Open { next_attempt: 3, failures: 1, ignored: 1, failed_at };
         assert_eq!(not_before(Some(open)), Timestamp::from_second(1020).ok());
     }
 
     #[test]
     fn an_index_that_has_not_failed_may_start_at_once() {
         assert_eq!(not_before(None), None);
-        assert_eq!(not_before(Some(Open { next_attempt: 2, failures: 0, failed_at: None })), None);
+        assert_eq!(not_before(Some(Open { next_attempt: 2, failures: 0, ignored: 0, failed_at: None })), None);
     }
 }

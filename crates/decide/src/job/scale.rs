@@ -7,7 +7,7 @@ use super::retry;
 use super::spec::{Completions, Spec};
 use super::tally::Tally;
 use crate::observed::PodPhase;
-use crate::plan::AttemptId;
+use crate::plan::{AttemptId, Start};
 
 /// How many pods one pass creates or stops at most, so that a huge job does not hold a worker for long
 /// (`MaxPodCreateDeletePerSync` in batch/v1 Job).
@@ -20,7 +20,7 @@ const MAX_OPEN_ENTRIES: usize = 2000;
 /// What is to change in the number of pods.
 #[derive(Debug, Default)]
 pub struct Scale<'a> {
-    pub start: Vec<AttemptId>,
+    pub start: Vec<Start>,
     pub stop: Vec<Attempt<'a>>,
     /// There is room, and this index may start then: the first that waits for its retry.
     pub next_retry: Option<(AttemptId, Timestamp)>,
@@ -31,13 +31,15 @@ pub struct Scale<'a> {
 }
 
 pub fn scale<'a>(spec: &Spec, tally: &Tally<'a>, now: Timestamp) -> Scale<'a> {
-    let n_current = tally.current.len();
+    let n_current = tally.current.len() + tally.orphans.len();
     let wanted = n_wanted(spec, tally);
     if n_current > wanted {
-        return stop(tally, n_current - wanted);
+        // An orphan is stopped once it is ours again.
+        return stop(tally, (n_current - wanted).min(tally.current.len()));
     }
     // A stray lives until its delete is done, and parallelism is a promise at every moment.
-    let room = wanted.saturating_sub(n_current + tally.strays.len());
+    let n_terminating = if spec.replaces_only_ended { tally.terminating.len() } else { 0 };
+    let room = wanted.saturating_sub(n_current + tally.strays.len() + n_terminating);
     if room == 0 { Scale::default() } else { start(spec, tally, room, now) }
 }
 
@@ -57,13 +59,13 @@ fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Sca
         Completions::Fixed(completions) => completions,
         Completions::WorkQueue => spec.parallelism,
     };
-    let is_ledger_full = tally.ledger.open.n_entries() >= MAX_OPEN_ENTRIES;
+    let is_ledger_full = tally.ledger.open.n_entries(n_indexes) >= MAX_OPEN_ENTRIES;
     let mut scale = Scale { is_ledger_full, ..Scale::default() };
     let candidates: &mut dyn Iterator<Item = u32> = match is_ledger_full {
         true => &mut tally.ledger.open.indexes().filter(|&index| index < n_indexes),
-        false => &mut tally.ledger.completed.missing(n_indexes),
+        false => &mut tally.ledger.missing(n_indexes),
     };
-    for id in pending(tally, candidates) {
+    for id in pending(spec, tally, candidates) {
         match retry::not_before(tally.ledger.open.get(id.index)) {
             Some(at) if at > now => {
                 if scale.next_retry.is_none_or(|(_, soonest)| at < soonest) {
@@ -74,7 +76,7 @@ fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Sca
                 scale.is_cut = true;
                 break;
             }
-            _ => scale.start.push(id),
+            _ => scale.start.push(tally.ledger.start(id)),
         }
         if scale.start.len() == room {
             // No room is left for the one that waits, either.
@@ -88,10 +90,13 @@ fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Sca
 /// Those of `candidates` that are not under way, with the attempt that comes next. An index whose stray still lives is
 /// under way: two pods of one index at once might both succeed.
 fn pending<'b>(
+    spec: &Spec,
     tally: &'b Tally<'_>,
     candidates: impl Iterator<Item = u32> + 'b,
 ) -> impl Iterator<Item = AttemptId> + 'b {
-    let mut under_way: Vec<u32> = tally.current.iter().chain(&tally.strays).map(|attempt| attempt.id.index).collect();
+    let ending: &[Attempt<'_>] = if spec.replaces_only_ended { &tally.terminating } else { &[] };
+    let attempts = tally.current.iter().chain(&tally.strays).chain(&tally.orphans).chain(ending);
+    let mut under_way: Vec<u32> = attempts.map(|attempt| attempt.id.index).collect();
     under_way.sort_unstable();
     candidates
         .filter(move |index| under_way.binary_search(index).is_err())
@@ -136,6 +141,11 @@ mod tests {
             completions: Completions::Fixed(completions),
             mode: CompletionMode::Indexed,
             backoff_limit: u32::MAX,
+            backoff_limit_per_index: None,
+            max_failed_indexes: None,
+            failure_policy: None,
+            success_policy: None,
+            replaces_only_ended: false,
             active_deadline: None,
             ttl: None,
             is_suspended: false,
@@ -161,10 +171,10 @@ mod tests {
         let waiting = scale(&spec, &tally, failed_at);
         assert_eq!((waiting.start.len(), waiting.is_ledger_full), (0, true));
         let due = scale(&spec, &tally, failed_at + retry::delay(1));
-        assert!(due.start.iter().all(|id| id.attempt == 2) && due.start.len() == MAX_PER_PASS, "{due:?}");
+        assert!(due.start.iter().all(|start| start.id.attempt == 2) && due.start.len() == MAX_PER_PASS, "{due:?}");
 
         tally.ledger.complete(0);
-        let one = scale(&spec, &tally, failed_at).start.first().copied();
+        let one = scale(&spec, &tally, failed_at).start.first().map(|start| start.id);
         assert_eq!(one, Some(AttemptId { index: 1, attempt: 1 }), "one has closed");
     }
 }

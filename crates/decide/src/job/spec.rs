@@ -7,6 +7,10 @@ use batchjob_crd::unsupported::UNSUPPORTED;
 use batchjob_crd::{BatchJobSpec, CompletionMode, PodReplacementPolicy};
 use jiff::SignedDuration;
 
+use super::failure_policy::FailurePolicy;
+use super::success_policy::SuccessPolicy;
+use crate::observed::{Door, Job};
+
 /// What batch/v1 Job allows by default (`pkg/apis/batch/v1/defaults.go`).
 const DEFAULT_BACKOFF_LIMIT: u32 = 6;
 
@@ -17,6 +21,14 @@ pub struct Spec {
     pub completions: Completions,
     pub mode: CompletionMode,
     pub backoff_limit: u32,
+    /// So many attempts of an index may fail; with one more the index has failed for good. None: no such limit.
+    pub backoff_limit_per_index: Option<u32>,
+    /// So many indexes may fail. None: as many as there are.
+    pub max_failed_indexes: Option<u32>,
+    pub failure_policy: Option<FailurePolicy>,
+    pub success_policy: Option<SuccessPolicy>,
+    /// podReplacementPolicy Failed: a pod that is being deleted is replaced, and counted, only when it has ended.
+    pub replaces_only_ended: bool,
     pub active_deadline: Option<SignedDuration>,
     pub ttl: Option<SignedDuration>,
     pub is_suspended: bool,
@@ -33,8 +45,11 @@ pub enum Completions {
 
 impl Spec {
     /// The error names the field and what to write instead.
-    pub fn read(spec: &BatchJobSpec) -> Result<Spec, String> {
-        if let Some(unsupported) = UNSUPPORTED.iter().find(|unsupported| is_asked_for(spec, unsupported.field)) {
+    pub fn read(job: &Job) -> Result<Spec, String> {
+        let spec = &job.spec;
+        let refused =
+            UNSUPPORTED.iter().find(|row| is_asked_for(spec, row.field) && !is_of_every_job(job.door, row.field));
+        if let Some(unsupported) = refused {
             return Err(unsupported.message());
         }
         let mode = spec.completion_mode.unwrap_or_default();
@@ -56,29 +71,60 @@ impl Spec {
             (None, None) => Completions::Fixed(1),
             (None, Some(_)) => Completions::WorkQueue,
         };
+        let backoff_limit_per_index = count("backoffLimitPerIndex", spec.backoff_limit_per_index)?;
+        // Beside a limit for each index the one for all is no limit, unless it is written.
+        let default_limit = backoff_limit_per_index.map_or(DEFAULT_BACKOFF_LIMIT, |_| i32::MAX as u32);
+        let failure_policy = spec.pod_failure_policy.as_ref().map(FailurePolicy::read).transpose()?;
+        let replaces_only_ended = match spec.pod_replacement_policy {
+            Some(policy) => policy == PodReplacementPolicy::Failed,
+            None => failure_policy.is_some(),
+        };
+        if failure_policy.is_some() && !replaces_only_ended {
+            return Err(
+                "spec.podReplacementPolicy is TerminatingOrFailed: write Failed, or nothing, beside podFailurePolicy"
+                    .to_owned(),
+            );
+        }
         Ok(Spec {
             parallelism: parallelism.unwrap_or(1),
             completions,
             mode,
-            backoff_limit: count("backoffLimit", spec.backoff_limit)?.unwrap_or(DEFAULT_BACKOFF_LIMIT),
+            backoff_limit: count("backoffLimit", spec.backoff_limit)?.unwrap_or(default_limit),
+            backoff_limit_per_index,
+            max_failed_indexes: count("maxFailedIndexes", spec.max_failed_indexes)?,
+            failure_policy,
+            success_policy: spec.success_policy.as_ref().map(SuccessPolicy::read).transpose()?,
+            replaces_only_ended,
             active_deadline: seconds("activeDeadlineSeconds", spec.active_deadline_seconds)?,
             ttl: seconds("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.map(i64::from))?,
             is_suspended: spec.suspend.unwrap_or(false),
             restarts_in_place,
         })
     }
+
+    /// The indexes of the job are those below; None if it may have any.
+    pub fn index_limit(&self) -> Option<u32> {
+        match (self.mode, self.completions) {
+            (CompletionMode::Indexed, Completions::Fixed(completions)) => Some(completions),
+            _ => None,
+        }
+    }
 }
 
 /// Whether the spec has what a row of [`UNSUPPORTED`] refuses.
 fn is_asked_for(spec: &BatchJobSpec, field: &str) -> bool {
     match field {
-        "podFailurePolicy" => spec.pod_failure_policy.is_some(),
-        "successPolicy" => spec.success_policy.is_some(),
-        "backoffLimitPerIndex" => spec.backoff_limit_per_index.is_some(),
-        "maxFailedIndexes" => spec.max_failed_indexes.is_some(),
-        "podReplacementPolicy" => spec.pod_replacement_policy == Some(PodReplacementPolicy::Failed),
+        "selector" => spec.selector.is_some(),
+        "manualSelector" => spec.manual_selector == Some(true),
+        "scheduling" => spec.scheduling.is_some(),
         _ => false,
     }
+}
+
+/// The API server writes a selector into every Job, and has checked one that was written by hand: the pods that we make
+/// match either.
+fn is_of_every_job(door: Door, field: &str) -> bool {
+    door == Door::ManagedJob && matches!(field, "selector" | "manualSelector")
 }
 
 fn count(field: &str, value: Option<i32>) -> Result<Option<u32>, String> {
@@ -101,10 +147,15 @@ fn negative(field: &str, value: impl std::fmt::Display) -> String {
 mod tests {
     use super::*;
 
-    fn spec(json: serde_json::Value) -> Result<Spec, String> {
+    fn read(door: Door, json: serde_json::Value) -> Result<Spec, String> {
         let mut whole = serde_json::json!({ "template": { "spec": { "restartPolicy": "Never", "containers": [] } } });
         whole.as_object_mut().expect("an object").extend(json.as_object().expect("an object").clone());
-        Spec::read(&serde_json::from_value(whole).expect("a spec"))
+        let spec = serde_json::from_value(whole).expect("a spec");
+        Spec::read(&Job { door, spec, ..Job::default() })
+    }
+
+    fn spec(json: serde_json::Value) -> Result<Spec, String> {
+        read(Door::BatchJob, json)
     }
 
     #[test]
@@ -124,14 +175,34 @@ mod tests {
     fn what_is_not_acted_on_is_refused() {
         for unsupported in UNSUPPORTED {
             let value = match unsupported.field {
-                "podFailurePolicy" | "successPolicy" => serde_json::json!({ "rules": [] }),
-                "podReplacementPolicy" => serde_json::json!("Failed"),
-                _ => serde_json::json!(1),
+                "manualSelector" => serde_json::json!(true),
+                _ => serde_json::json!({}),
             };
             let found = spec(serde_json::json!({ unsupported.field: value }));
             assert_eq!(found, Err(unsupported.message()));
         }
-        assert!(spec(serde_json::json!({ "podReplacementPolicy": "TerminatingOrFailed" })).is_ok());
+        assert!(spec(serde_json::json!({ "manualSelector": false })).is_ok());
+    }
+
+    #[test]
+    fn the_selector_of_a_managed_job_is_the_api_servers() {
+        let json = serde_json::json!({ "selector": {}, "manualSelector": true });
+        assert!(read(Door::ManagedJob, json).is_ok());
+        assert!(read(Door::ManagedJob, serde_json::json!({ "scheduling": {} })).is_err());
+    }
+
+    #[test]
+    fn the_defaults_follow_from_the_other_fields() {
+        let per_index = spec(serde_json::json!({ "backoffLimitPerIndex": 1 })).expect("valid");
+        assert_eq!(per_index.backoff_limit, i32::MAX as u32);
+        assert!(!per_index.replaces_only_ended);
+        let policy = serde_json::json!({ "rules": [] });
+        assert!(spec(serde_json::json!({ "podFailurePolicy": policy })).expect("valid").replaces_only_ended);
+        let error =
+            spec(serde_json::json!({ "podFailurePolicy": policy, "podReplacementPolicy": "TerminatingOrFailed" }));
+        assert!(
+            error.expect_err("invalid").starts_with("spec.podReplacementPolicy is TerminatingOrFailed: write Failed")
+        );
     }
 
     #[test]

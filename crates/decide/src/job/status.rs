@@ -54,7 +54,7 @@ pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
     // What this plan deletes is terminating by the time the status is written, and what it creates is active.
     let n_condemned = if verdict.is_some() { tally.current.len() } else { scale.stop.len() };
     let n_active = tally.current.len() + scale.start.len() - n_condemned;
-    let n_terminating = tally.n_terminating + tally.strays.len() + n_condemned;
+    let n_terminating = tally.terminating.len() + tally.strays.len() + n_condemned;
     let n_ready = match verdict {
         Some(_) => 0,
         None => picture.staying().filter(|attempt| attempt.is_ready()).count(),
@@ -67,6 +67,7 @@ pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
         succeeded: Some(as_count(ledger.completed.len())),
         failed: Some(ledger.failed.min(i32::MAX as u32) as i32),
         completed_indexes: Some(ledger.completed.to_string()).filter(|text| !text.is_empty()),
+        failed_indexes: Some(ledger.failed_indexes.to_string()).filter(|text| !text.is_empty()),
         open_indexes: Some(open_indexes(picture)).filter(|text| !text.is_empty()),
         completions_summary: Some(completions_summary(spec, ledger.completed.len())),
         parallelism: Some(as_count(spec.parallelism as usize)),
@@ -139,6 +140,7 @@ fn phase(picture: &Picture<'_>) -> Phase {
         return Phase::Suspended;
     }
     let has_begun = !tally.ledger.completed.is_empty()
+        || tally.ledger.open.have_failed()
         || tally.ledger.failed > 0
         || picture.staying().any(|attempt| attempt.pod.phase == PodPhase::Running);
     if has_begun { Phase::Running } else { Phase::Pending }

@@ -5,21 +5,27 @@
 //! | the pod's attempt | lives | terminating | succeeded | failed |
 //! |---|---|---|---|---|
 //! | is the next one of its index | current | a failure, as Job has it | completes the index | a failure |
-//! | is passed, or its index is done | a stray: deleted, never counted | nothing | completes the index, if it was not told to go | nothing |
+//! | is passed, or its index is closed | a stray: deleted, never counted | nothing | completes the index, if it was not told to go | nothing |
+//! | is of an index that the job has no more (elastic) | a stray | nothing | nothing | nothing |
 //!
 //! A success is honoured even from an attempt that was passed: it can only have ended before our delete reached it,
 //! and completing an index twice is completing it once. A pod is released when its end is in the ledger and nothing
 //! more can be learnt from it.
+//!
+//! With podReplacementPolicy Failed a terminating pod is nothing yet: its index waits until it has ended. What a failure
+//! means is for podFailurePolicy to say, until it is decided that the job fails: from then on all that ends has failed.
 
-use std::sync::Arc;
-
+use batchjob_crd::condition;
 use jiff::Timestamp;
 
 use super::attempt::{Attempt, Stage};
+use super::failure_policy::Match;
 use super::ledger::Ledger;
 use super::name::PodNames;
-use crate::observed::{Job, Pod};
-use crate::plan::PodRef;
+use super::spec::Spec;
+use super::status::find_true;
+use crate::observed::{Job, Observed};
+use crate::plan::{AttemptId, PodRef, PolicyAction};
 
 /// The ledger as it is after all that the pods tell, and the pods sorted by what is to happen to them.
 #[derive(Debug, Default)]
@@ -29,56 +35,137 @@ pub struct Tally<'a> {
     pub current: Vec<Attempt<'a>>,
     /// Living pods whose attempt the ledger has passed.
     pub strays: Vec<Attempt<'a>>,
-    pub n_terminating: usize,
+    /// All that are being deleted and have not ended, whatever their attempt.
+    pub terminating: Vec<Attempt<'a>>,
+    /// Those of them that are counted only when they have ended (podReplacementPolicy Failed).
+    pub leaving: Vec<Attempt<'a>>,
+    /// Attempts that have lost their owner, and are to go on.
+    pub orphans: Vec<Attempt<'a>>,
+    /// Pods whose labels no longer say that they are the job's.
+    pub disowned: Vec<Attempt<'a>>,
     /// The attempts that this pass counts.
     pub succeeded: Vec<Attempt<'a>>,
-    pub failed: Vec<Attempt<'a>>,
+    pub failed: Vec<Failure<'a>>,
     /// May be released as soon as this ledger is written.
     pub releasable: Vec<PodRef>,
 }
 
-pub fn tally<'a>(job: &Job, pods: &'a [Arc<Pod>], names: &PodNames, now: Timestamp) -> Tally<'a> {
-    let mut attempts: Vec<Attempt<'a>> = Vec::with_capacity(pods.len());
-    let mut strangers: Vec<&Pod> = Vec::new();
-    for pod in pods {
+/// An attempt that has failed, and the rule of podFailurePolicy that it matches.
+#[derive(Clone, Debug)]
+pub struct Failure<'a> {
+    pub attempt: Attempt<'a>,
+    pub rule: Option<Match>,
+}
+
+impl Failure<'_> {
+    /// Whether it counts.
+    pub fn counts(&self) -> bool {
+        self.action() != Some(PolicyAction::Ignore)
+    }
+
+    pub fn action(&self) -> Option<PolicyAction> {
+        self.rule.as_ref().map(|rule| rule.action)
+    }
+}
+
+/// Without a spec, because it cannot be read or the job is over, no index and no failure is anything special.
+pub fn tally<'a>(observed: &'a Observed, spec: Option<&Spec>, names: &PodNames) -> Tally<'a> {
+    let job = &*observed.job;
+    let rules = Rules {
+        job,
+        index_limit: spec.and_then(Spec::index_limit),
+        policy: spec.and_then(|spec| spec.failure_policy.as_ref()).filter(|_| !is_true(job, condition::FAILURE_TARGET)),
+        backoff_limit_per_index: spec.and_then(|spec| spec.backoff_limit_per_index),
+        waits_for_ends: spec.is_some_and(|spec| spec.replaces_only_ended) && !is_true(job, condition::FAILURE_TARGET),
+        now: observed.now,
+    };
+    let mut tally = Tally { ledger: Ledger::read(&job.status), ..Tally::default() };
+    if let Some(end) = rules.index_limit {
+        tally.ledger.forget_from(end);
+    }
+
+    let mut attempts: Vec<Attempt<'a>> = Vec::with_capacity(observed.pods.len());
+    for pod in &observed.pods {
         match Attempt::read(pod, names) {
             Some(attempt) => attempts.push(attempt),
-            None => strangers.push(pod),
+            // A pod that says it is ours but has a name that we do not give is nothing to count, and nothing to hold.
+            None if pod.is_held => tally.releasable.push(PodRef::from(&**pod)),
+            None => {}
         }
     }
     // By index, then by number: an index that somehow has two attempts is read in the order in which they were made.
     attempts.sort_by_key(|attempt| attempt.id);
-
-    let mut tally = Tally { ledger: Ledger::read(&job.status), ..Tally::default() };
     for attempt in attempts {
-        tally.read(attempt, now);
+        tally.read(attempt, &rules);
+    }
+    for orphan in observed.orphans.iter().filter_map(|pod| Attempt::read(pod, names)) {
+        let is_wanted = rules.has_index(orphan.id.index) && !tally.ledger.is_passed(orphan.id.index, orphan.id.attempt);
+        // Nobody can take hold of a pod that is being deleted.
+        if is_wanted && orphan.pod.deletion.is_none() {
+            tally.orphans.push(orphan);
+        }
     }
     // Strays are known only now: an attempt is passed by a later one, and by a success of its index.
     let ledger = &tally.ledger;
-    let (current, passed) = tally.current.into_iter().partition(|attempt| !is_passed(ledger, attempt));
+    let is_current = |attempt: &Attempt<'_>| !ledger.is_passed(attempt.id.index, attempt.id.attempt);
+    let (current, passed) = tally.current.into_iter().partition(is_current);
     tally.current = current;
     tally.strays.extend::<Vec<_>>(passed);
-    // A pod that says it is ours but has a name that we do not give is nothing to count, and nothing to hold.
-    tally.releasable.extend(strangers.into_iter().filter(|pod| pod.is_held).map(PodRef::from));
     tally
 }
 
-fn is_passed(ledger: &Ledger, attempt: &Attempt<'_>) -> bool {
-    ledger.completed.contains(attempt.id.index) || attempt.id.attempt < ledger.next_attempt(attempt.id.index)
+fn is_true(job: &Job, type_: &str) -> bool {
+    find_true(&job.status, type_).is_some()
+}
+
+/// How pods are judged.
+struct Rules<'a> {
+    job: &'a Job,
+    index_limit: Option<u32>,
+    policy: Option<&'a super::failure_policy::FailurePolicy>,
+    backoff_limit_per_index: Option<u32>,
+    waits_for_ends: bool,
+    now: Timestamp,
+}
+
+impl Rules<'_> {
+    fn has_index(&self, index: u32) -> bool {
+        self.index_limit.is_none_or(|end| index < end)
+    }
+
+    /// Whether its end is still to come, and to be waited for. Where no node has it, there is none.
+    fn is_leaving(&self, attempt: &Attempt<'_>, stage: Stage) -> bool {
+        self.waits_for_ends && stage == Stage::Terminating && attempt.pod.node.is_some()
+    }
 }
 
 impl<'a> Tally<'a> {
-    fn read(&mut self, attempt: Attempt<'a>, now: Timestamp) {
+    fn read(&mut self, attempt: Attempt<'a>, rules: &Rules<'_>) {
+        let AttemptId { index, attempt: number } = attempt.id;
+        if !attempt.pod.is_selected {
+            self.ledger.stop(index, number);
+            self.disowned.push(attempt);
+            return;
+        }
         let stage = attempt.stage();
         if stage == Stage::Terminating {
-            self.n_terminating += 1;
+            self.terminating.push(attempt);
         }
-        if is_passed(&self.ledger, &attempt) {
+        let mut may_still_tell = attempt.may_still_tell();
+        if !rules.has_index(index) {
+            self.ledger.stop(index, number);
+            if stage == Stage::Living {
+                self.strays.push(attempt);
+            }
+        } else if self.ledger.is_passed(index, number) {
             self.read_passed(attempt, stage);
+        } else if rules.is_leaving(&attempt, stage) {
+            self.leaving.push(attempt);
+            may_still_tell = true;
         } else {
-            self.read_next(attempt, stage, now);
+            self.read_next(attempt, stage, rules);
         }
-        if attempt.pod.is_held && !attempt.may_still_tell() {
+        if attempt.pod.is_held && !may_still_tell {
             self.releasable.push(attempt.pod.into());
         }
     }
@@ -92,7 +179,7 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn read_next(&mut self, attempt: Attempt<'a>, stage: Stage, now: Timestamp) {
+    fn read_next(&mut self, attempt: Attempt<'a>, stage: Stage, rules: &Rules<'_>) {
         let id = attempt.id;
         match stage {
             Stage::Living => {
@@ -106,12 +193,25 @@ impl<'a> Tally<'a> {
                 self.ledger.complete(id.index);
                 self.succeeded.push(attempt);
             }
-            Stage::Terminating | Stage::Failed => {
-                // A node whose clock is ahead must not make the index wait for longer than its delay.
-                let ended_at = attempt.ended_at().unwrap_or(now).min(now);
-                self.ledger.fail(id.index, id.attempt, ended_at);
-                self.failed.push(attempt);
-            }
+            Stage::Terminating | Stage::Failed => self.fail(attempt, rules),
         }
+    }
+
+    fn fail(&mut self, attempt: Attempt<'a>, rules: &Rules<'_>) {
+        let AttemptId { index, attempt: number } = attempt.id;
+        // A node whose clock is ahead must not make the index wait for longer than its delay.
+        let ended_at = attempt.ended_at().unwrap_or(rules.now).min(rules.now);
+        let rule = rules.policy.and_then(|policy| policy.judge(&rules.job.namespace, &attempt));
+        let failure = Failure { attempt, rule };
+        if failure.counts() {
+            let n_failures = self.ledger.fail(index, number, ended_at);
+            let is_last = rules.backoff_limit_per_index.is_some_and(|limit| n_failures > limit);
+            if is_last || failure.action() == Some(PolicyAction::FailIndex) {
+                self.ledger.give_up(index);
+            }
+        } else {
+            self.ledger.ignore(index, number, ended_at);
+        }
+        self.failed.push(failure);
     }
 }

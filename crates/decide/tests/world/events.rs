@@ -3,7 +3,7 @@
 use batchjob_crd::BatchJobStatus;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::observed::{
-    Condition, Container, ContainerState, Deletion, Obstacle, Pod, PodPhase, RefusedReason, Role,
+    Condition, Container, ContainerState, Deletion, Obstacle, Pod, PodCondition, PodPhase, RefusedReason, Role,
 };
 use batchjob_decide::plan::{AttemptId, PodRef};
 use jiff::{SignedDuration, Timestamp};
@@ -86,6 +86,15 @@ impl World {
                 let waiting = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "".into() };
                 pod.containers = Box::new([Container { last_exit_code: Some(1), ..main(restarts, waiting) }]);
             }
+            ["condition", type_, status] => {
+                pod.conditions = Box::new([PodCondition { type_: type_.into(), status: status.into() }]);
+            }
+            // Somebody takes its owner off it, or its labels.
+            ["orphaned"] => {
+                let uid = pod.uid.clone();
+                self.is_orphan.push(uid);
+            }
+            ["relabelled"] => pod.is_selected = false,
             ["evicted"] => {
                 pod.node = Some("node-1".into());
                 pod.phase = PodPhase::Failed;

@@ -5,9 +5,10 @@ mod render;
 
 use std::sync::Arc;
 
-use batchjob_crd::BatchJobSpec;
+use batchjob_crd::{BatchJobSpec, BatchJobStatus};
+use batchjob_decide::job::managed;
 use batchjob_decide::job::name::PodNames;
-use batchjob_decide::observed::{Deletion, Job, Obstacle, Pod, PodPhase};
+use batchjob_decide::observed::{Deletion, Door, Job, Obstacle, Pod, PodPhase};
 use batchjob_decide::plan::PodRef;
 use batchjob_decide::{Action, Observed, Plan, decide};
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +22,8 @@ pub(crate) struct World {
     pods: Vec<Pod>,
     obstacle: Option<Obstacle>,
     now: Timestamp,
+    /// The uids of the pods that nobody owns.
+    is_orphan: Vec<Box<str>>,
     is_gone: bool,
     is_undeletable: bool,
 }
@@ -28,9 +31,11 @@ pub(crate) struct World {
 impl World {
     /// Lets `event` happen, and then pass after pass, until nothing more is wanted. Answers with the plans as text.
     pub(crate) fn happen(&mut self, event: &str) -> Result<Vec<String>, String> {
-        if let Some(spec) = event.strip_prefix("job ") {
-            self.submit(spec)?;
-            return Ok(Vec::new());
+        for (word, door) in [("job ", Door::BatchJob), ("managed job ", Door::ManagedJob)] {
+            if let Some(spec) = event.strip_prefix(word) {
+                self.submit(door, spec)?;
+                return Ok(Vec::new());
+            }
         }
         let (at, event) = event.strip_prefix("at ").and_then(|rest| rest.split_once('s')).ok_or("no time")?;
         self.now = Timestamp::default() + SignedDuration::from_secs(at.parse().map_err(|error| format!("{error}"))?);
@@ -65,19 +70,16 @@ impl World {
     }
 
     fn observed(&self) -> Observed {
-        Observed {
-            job: Arc::new(self.job.clone()),
-            pods: self.pods.iter().cloned().map(Arc::new).collect(),
-            obstacle: self.obstacle.clone(),
-            now: self.now,
-        }
+        let pods = self.pods.iter().cloned().map(Arc::new);
+        let (orphans, pods) = pods.partition(|pod| self.is_orphan.contains(&pod.uid));
+        Observed { job: Arc::new(self.job.clone()), pods, orphans, obstacle: self.obstacle.clone(), now: self.now }
     }
 
     fn carry_out(&mut self, plan: Plan) -> Result<(), String> {
         for action in plan.actions {
             match action {
-                Action::CreatePod(id) => {
-                    let name = PodNames::of(&self.job).write(id);
+                Action::CreatePod(start) => {
+                    let name = PodNames::of(&self.job).write(start.id);
                     if self.pods.iter().any(|pod| *pod.name == *name) {
                         return Err(format!("{name} is created twice"));
                     }
@@ -85,7 +87,12 @@ impl World {
                 }
                 Action::DeletePod(_) if self.is_undeletable => {}
                 Action::DeletePod(pod) => self.delete(&pod)?,
-                Action::WriteStatus(status) => self.job.status = *status,
+                Action::AdoptPod(pod) => {
+                    self.find(&pod)?.is_held = true;
+                    self.is_orphan.retain(|uid| *uid != pod.uid);
+                }
+                Action::DisownPod(pod) => self.pods.retain(|other| other.uid != pod.uid),
+                Action::WriteStatus(status) => self.write_status(*status)?,
                 Action::ReleasePod(pod) => {
                     let pod = self.find(&pod)?;
                     pod.is_held = false;
@@ -94,6 +101,22 @@ impl World {
                 Action::DeleteJob => self.is_gone = true,
             }
         }
+        Ok(())
+    }
+
+    /// The status of a managed Job goes through its own form, as on the wire.
+    fn write_status(&mut self, status: BatchJobStatus) -> Result<(), String> {
+        self.job.status = match self.job.door {
+            Door::BatchJob => status,
+            Door::ManagedJob => {
+                let (written, ledger) = managed::write(&self.job, &status);
+                let read = managed::read(&written, Some(&ledger));
+                if read != status {
+                    return Err(format!("written: {status:#?}\nread: {read:#?}"));
+                }
+                read
+            }
+        };
         Ok(())
     }
 
@@ -118,9 +141,10 @@ impl World {
         self.pods.iter_mut().find(|found| found.uid == pod.uid).ok_or_else(|| format!("{} is not there", pod.name))
     }
 
-    fn submit(&mut self, words: &str) -> Result<(), String> {
+    fn submit(&mut self, door: Door, words: &str) -> Result<(), String> {
         let mut words = words.split_whitespace();
         self.job = Job {
+            door,
             namespace: "default".to_owned(),
             name: words.next().ok_or("no name")?.to_owned(),
             uid: "uid-1".to_owned(),
@@ -156,14 +180,8 @@ fn new_pod(name: &str, now: Timestamp) -> Pod {
         uid: name.into(),
         resource_version: "1".into(),
         created: Some(now),
-        deletion: None,
         is_held: true,
-        node: None,
-        phase: PodPhase::Pending,
-        reason: None,
-        message: None,
-        ready: None,
-        unschedulable: None,
-        containers: Box::default(),
+        is_selected: true,
+        ..Pod::default()
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn plan(plan: &Plan, world: &World) -> String {
         .actions
         .iter()
         .map(|action| match action {
-            Action::CreatePod(id) => format!("create {}", short(&names.write(*id))),
+            Action::CreatePod(start) => format!("create {}", short(&names.write(start.id))),
+            Action::AdoptPod(pod) => format!("adopt {}", short(&pod.name)),
+            Action::DisownPod(pod) => format!("disown {}", short(&pod.name)),
             Action::DeletePod(pod) => format!("delete {}", short(&pod.name)),
             Action::ReleasePod(pod) => format!("release {}", short(&pod.name)),
             Action::WriteStatus(status) => format!("status {}", changes(&world.job.status, status)),

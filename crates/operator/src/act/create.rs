@@ -10,17 +10,17 @@ use crate::error::{Error, Refusal};
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
 use batchjob_decide::observed::{Job, RefusedReason};
-use batchjob_decide::plan::AttemptId;
+use batchjob_decide::plan::{AttemptId, Start};
 
 impl Actor {
     /// Answers with how many were created, whatever came after.
-    pub(super) async fn create_pods(&self, job: &Arc<Job>, ids: &[AttemptId]) -> (usize, Result<(), Error>) {
+    pub(super) async fn create_pods(&self, job: &Arc<Job>, starts: &[Start]) -> (usize, Result<(), Error>) {
         let mut n_created = 0;
-        let mut rest = ids;
+        let mut rest = starts;
         let mut batch_size = 1;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_size.min(rest.len()));
-            let results = at_once(batch.iter().map(|&id| self.create_pod(job, id))).await;
+            let results = at_once(batch.iter().map(|&start| self.create_pod(job, start))).await;
             n_created += results.iter().filter(|result| result.is_ok()).count();
             if let Some(error) = results.into_iter().find_map(Result::err) {
                 return (n_created, Err(error));
@@ -31,8 +31,9 @@ impl Actor {
         (n_created, Ok(()))
     }
 
-    async fn create_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
-        match self.writer.create_pod(&pod::build(job, id)).await {
+    async fn create_pod(&self, job: &Job, start: Start) -> Result<(), Error> {
+        let id = start.id;
+        match self.writer.create_pod(&pod::build(job, start)).await {
             Ok(record) => {
                 self.pods.created(record);
                 Ok(())

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchjob_crd::{BatchJob, BatchJobStatus};
-use batchjob_decide::observed::Job;
+use batchjob_decide::observed::{Door, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -73,6 +73,7 @@ impl From<WireJob> for JobRecord {
             .map_or_else(|| Ok(BatchJobStatus::default()), serde_json::from_value);
         let content = match (serde_json::from_value(spec), status) {
             (Ok(spec), Ok(status)) => Content::Job(Arc::new(Job {
+                door: Door::BatchJob,
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
                 uid: uid.clone(),

@@ -32,7 +32,7 @@ pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey) -> Snapshot {
         }
     };
     let pods = pods.of(&record.key.namespace, &record.uid);
-    Snapshot::Job { observed: Observed { job, pods, obstacle: None, now: now() }, record }
+    Snapshot::Job { observed: Observed { job, pods, orphans: Vec::new(), obstacle: None, now: now() }, record }
 }
 
 /// The time of a pass.

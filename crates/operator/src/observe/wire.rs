@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use batchjob_decide::observed::{Condition, Container, ContainerState, Deletion, Pod, PodPhase, Role};
+use batchjob_decide::observed::{Condition, Container, ContainerState, Deletion, Pod, PodCondition, PodPhase, Role};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -177,6 +177,7 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         created: metadata.creation_timestamp.map(|time| time.0),
         deletion,
         is_held: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == keys::POD_FINALIZER),
+        is_selected: true,
         node: spec.node_name.filter(|name| !name.is_empty()),
         phase: match status.phase {
             WirePhase::Running => PodPhase::Running,
@@ -189,7 +190,17 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         ready,
         unschedulable,
         containers: inits.chain(mains).collect(),
+        conditions: conditions(status.phase, &status.conditions),
     }
+}
+
+/// podFailurePolicy asks for them, and only of a pod that has failed.
+fn conditions(phase: WirePhase, conditions: &[WireCondition]) -> Box<[PodCondition]> {
+    let is_asked_for = matches!(phase, WirePhase::Failed);
+    let conditions = conditions.iter().filter(|_| is_asked_for);
+    conditions
+        .map(|condition| PodCondition { type_: condition.type_.clone(), status: condition.status.clone() })
+        .collect()
 }
 
 fn container(status: &WireContainer, role: Role) -> Container {
