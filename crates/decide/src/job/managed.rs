@@ -113,7 +113,8 @@ pub fn write(job: &Job, status: &BatchJobStatus) -> (JobStatus, String) {
         active: status.active,
         completed_indexes: status.completed_indexes.clone().filter(|_| is_indexed),
         completion_time: status.completion_time.clone(),
-        conditions: Some(status.conditions.iter().map(job_condition).collect()),
+        conditions: Some(status.conditions.iter().map(job_condition).collect())
+            .filter(|list: &Vec<_>| !list.is_empty()),
         failed: status.failed,
         failed_indexes,
         ready: status.ready,

@@ -139,7 +139,8 @@ fn phase(picture: &Picture<'_>) -> Phase {
     if spec.is_suspended {
         return Phase::Suspended;
     }
-    let has_begun = !tally.ledger.completed.is_empty()
+    let has_begun = picture.observed.job.status.phase == Some(Phase::Running)
+        || !tally.ledger.completed.is_empty()
         || tally.ledger.open.have_failed()
         || tally.ledger.failed > 0
         || picture.staying().any(|attempt| attempt.pod.phase == PodPhase::Running);

@@ -19,7 +19,7 @@ use batchjob_crd::condition;
 use jiff::Timestamp;
 
 use super::attempt::{Attempt, Stage};
-use super::failure_policy::Match;
+use super::failure_policy::{FailurePolicy, Match};
 use super::ledger::Ledger;
 use super::name::PodNames;
 use super::spec::Spec;
@@ -71,12 +71,14 @@ impl Failure<'_> {
 /// Without a spec, because it cannot be read or the job is over, no index and no failure is anything special.
 pub fn tally<'a>(observed: &'a Observed, spec: Option<&Spec>, names: &PodNames) -> Tally<'a> {
     let job = &*observed.job;
+    // Once it fails, its pods end because they are told to, and what that means is decided.
+    let judging = spec.filter(|_| find_true(&job.status, condition::FAILURE_TARGET).is_none());
     let rules = Rules {
         job,
         index_limit: spec.and_then(Spec::index_limit),
-        policy: spec.and_then(|spec| spec.failure_policy.as_ref()).filter(|_| !is_true(job, condition::FAILURE_TARGET)),
-        backoff_limit_per_index: spec.and_then(|spec| spec.backoff_limit_per_index),
-        waits_for_ends: spec.is_some_and(|spec| spec.replaces_only_ended) && !is_true(job, condition::FAILURE_TARGET),
+        policy: judging.and_then(|spec| spec.failure_policy.as_ref()),
+        backoff_limit_per_index: judging.and_then(|spec| spec.backoff_limit_per_index),
+        waits_for_ends: judging.is_some_and(|spec| spec.replaces_only_ended),
         now: observed.now,
     };
     let mut tally = Tally { ledger: Ledger::read(&job.status), ..Tally::default() };
@@ -114,15 +116,11 @@ pub fn tally<'a>(observed: &'a Observed, spec: Option<&Spec>, names: &PodNames) 
     tally
 }
 
-fn is_true(job: &Job, type_: &str) -> bool {
-    find_true(&job.status, type_).is_some()
-}
-
 /// How pods are judged.
 struct Rules<'a> {
     job: &'a Job,
     index_limit: Option<u32>,
-    policy: Option<&'a super::failure_policy::FailurePolicy>,
+    policy: Option<&'a FailurePolicy>,
     backoff_limit_per_index: Option<u32>,
     waits_for_ends: bool,
     now: Timestamp,
@@ -171,9 +169,11 @@ impl<'a> Tally<'a> {
     }
 
     fn read_passed(&mut self, attempt: Attempt<'a>, stage: Stage) {
+        // One that is not held was counted when it was let go: should its index be done anew, it is no news.
+        let is_news = attempt.pod.is_held && !self.ledger.completed.contains(attempt.id.index);
         if stage == Stage::Living {
             self.strays.push(attempt);
-        } else if attempt.succeeded_before_its_deletion() && !self.ledger.completed.contains(attempt.id.index) {
+        } else if is_news && attempt.succeeded_before_its_deletion() {
             self.ledger.complete(attempt.id.index);
             self.succeeded.push(attempt);
         }
