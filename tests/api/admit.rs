@@ -26,8 +26,8 @@ fn merged(mut target: Value, patch: &Value) -> Value {
     target
 }
 
-/// Creates the case's manifest, changes it if the case has a change, and answers with what the API server said to the
-/// last of the two: nothing if it took it.
+/// Creates the case's manifest, writes its status and changes it if the case has a change, and answers with what the API
+/// server said to the last of them: nothing if it took it.
 async fn answer(jobs: &Api<DynamicObject>, manifest: &Value, case: &Value) -> Result<Option<String>> {
     let (job, then) = (&case["job"], &case["then"]);
     let manifest = if job.is_null() { manifest.clone() } else { merged(manifest.clone(), job) };
@@ -39,6 +39,10 @@ async fn answer(jobs: &Api<DynamicObject>, manifest: &Value, case: &Value) -> Re
         Err(error) => return Err(error.into()),
     };
     let name = created.metadata.name.context("a name")?;
+    if !case["status"].is_null() {
+        let status = Patch::Merge(json!({ "status": case["status"] }));
+        jobs.patch_status(&name, &PatchParams::default(), &status).await.context("write the status")?;
+    }
     let changed =
         jobs.patch(&name, &PatchParams { dry_run: true, ..PatchParams::default() }, &Patch::Merge(then)).await;
     jobs.delete(&name, &DeleteParams::default()).await?;
@@ -134,6 +138,40 @@ async fn a_name_of_20000_characters_is_too_long_and_nothing_worse() -> Result<()
     let Some(kube::Error::Api(answer)) = error.downcast_ref() else { panic!("{error:#}") };
     assert_eq!(answer.code, 422, "{}", answer.message);
     assert!(answer.message.contains("metadata.name: Too long: may not be more than 63 bytes"), "{}", answer.message);
+    Ok(())
+}
+
+/// The API server lets the rules of an object cost so much and no more. 64 KiB hold 12774 numbers.
+#[tokio::test]
+async fn the_longest_lists_of_indexes_can_be_checked() -> Result<()> {
+    let stage = Stage::new("long-lists").await?;
+    let numbers: Vec<String> = (0..12_774).map(|index: u32| index.to_string()).collect();
+    let spec =
+        |rules| json!({ "completionMode": "Indexed", "completions": 12_774, "successPolicy": { "rules": rules } });
+    stage.create("etl", spec(vec![json!({ "succeededIndexes": numbers.join(",") }); 20])).await?;
+
+    let last_is_wrong = [&numbers[..12_773], &numbers[..1]].concat().join(",");
+    let error = stage.create("wrong", spec(vec![json!({ "succeededIndexes": last_is_wrong })])).await.err();
+    let error = error.context("it must be refused")?.to_string();
+    assert!(error.contains("Invalid value: must be indexes and ranges of them in ascending order"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_template_of_1000_containers_can_be_compared() -> Result<()> {
+    let stage = Stage::new("many-containers").await?;
+    let containers = |image: &str| -> Vec<Value> {
+        (0..1000).map(|number| json!({ "name": format!("c{number}"), "image": image })).collect()
+    };
+    let template = |init: &str| {
+        let (init, main) = (containers(init), containers("main"));
+        json!({ "spec": { "restartPolicy": "Never", "initContainers": init, "containers": main } })
+    };
+    stage.create("etl", json!({ "suspend": true, "template": template("one") })).await?;
+    let error = stage.change("etl", json!({ "spec": { "template": template("other") } })).await.err();
+    let error = error.context("it must be refused")?.to_string();
+    assert!(error.contains("because the BatchJob is suspended"), "{error}");
+    stage.change("etl", json!({ "spec": { "template": { "spec": { "nodeSelector": { "a": "b" } } } } })).await?;
     Ok(())
 }
 

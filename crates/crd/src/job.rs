@@ -1,8 +1,8 @@
 //! [`BatchJobSpec`]: what to run, how often, how many at once, and when to give up.
 //!
 //! A manifest of a batch/v1 Job becomes a BatchJob by changing `apiVersion` and `kind`: every field here has the name
-//! and the meaning it has there. What the API server refuses is in [`crate::rules`], and what this version does not act
-//! on yet in [`crate::unsupported`].
+//! and the meaning it has there. What the API server refuses is in [`crate::rules`] and [`crate::schema`], and which
+//! fields are not acted on in [`crate::unsupported`].
 //!
 //! The doc comments of the fields become the descriptions that `kubectl explain batchjob.spec` prints, so they speak
 //! to the user: meaning, unit, limits, and what holds when the field is absent. No field has a default in the schema:
@@ -79,8 +79,8 @@ pub struct BatchJobSpec {
 
     /// How many pods have to succeed, 0 or more. Absent while parallelism is absent too: 1. Absent beside parallelism:
     /// the pods share a work queue, and the job is complete once one of them has succeeded and all have ended.
-    /// Required if completionMode is Indexed. Cannot be changed. As in batch/v1 Job, except that there an Indexed job's
-    /// completions can change together with parallelism.
+    /// Required if completionMode is Indexed, and then it may be changed, to the same number as parallelism; otherwise it
+    /// cannot be changed. As in batch/v1 Job.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub completions: Option<i32>,
@@ -126,15 +126,16 @@ pub struct BatchJobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// What the failure of a pod means, by exit code or pod condition: it fails the job, fails its index, is counted, or
-    /// is not counted. At most 20 rules; the first that matches is taken. Needs restartPolicy Never. Absent: every
-    /// failure counts. Cannot be changed. As in batch/v1 Job: see `kubectl explain job.spec.podFailurePolicy`.
+    /// What the failure of a pod means, by exit code or pod condition: it fails the job, fails its index (which needs
+    /// backoffLimitPerIndex), is counted, or is not counted. At most 20 rules, each with onExitCodes or onPodConditions;
+    /// the first that matches is taken. Needs restartPolicy Never. Absent: every failure counts. Cannot be changed. As in
+    /// batch/v1 Job: see `kubectl explain job.spec.podFailurePolicy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_failure_policy: Option<PodFailurePolicy>,
 
     /// Which indexes, or how many of them, are enough for the job to be complete; 1 to 20 rules, any of which is enough.
-    /// Indexed jobs only. Absent: all. Cannot be changed. As in batch/v1 Job: see
-    /// `kubectl explain job.spec.successPolicy`.
+    /// succeededIndexes are written like 0,2-4, ascending. Indexed jobs only. Absent: all. Cannot be changed. As in
+    /// batch/v1 Job: see `kubectl explain job.spec.successPolicy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub success_policy: Option<SuccessPolicy>,
 
@@ -148,21 +149,23 @@ pub struct BatchJobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<String>,
 
-    /// How the pods of a batch/v1 Job are found. The pods of a BatchJob are found by their owner.
+    /// How the pods of a batch/v1 Job are found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
 
-    /// Whether the selector of a batch/v1 Job is written by hand. false, or absent: no.
+    /// Whether the selector of a batch/v1 Job is written by hand. Absent, or false: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manual_selector: Option<bool>,
 
-    /// Scheduling of the pods as a group, in batch/v1 Job behind the feature gate WorkloadWithJob (alpha in v1.37).
+    /// Scheduling of the pods of a batch/v1 Job as a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduling: Option<JobSchedulingConfiguration>,
 
     /// The pods to start. Its spec.restartPolicy has to be OnFailure or Never. Labels, annotations and finalizers are
-    /// copied to every pod; name, generateName, namespace and creationTimestamp are accepted and not used. Cannot be
-    /// changed. As in batch/v1 Job: see `kubectl explain job.spec.template`.
+    /// copied to every pod; name, generateName, namespace and creationTimestamp are accepted and not used. At most 1000
+    /// containers and as many initContainers. Cannot be changed, except while the job is suspended and its pods are gone:
+    /// then its metadata and, of its spec, nodeSelector, tolerations, affinity.nodeAffinity, schedulingGates and the
+    /// resources of containers and initContainers. As in batch/v1 Job: see `kubectl explain job.spec.template`.
     pub template: PodTemplateSpec,
 }
 

@@ -1,27 +1,50 @@
 //! What the API server refuses, and what the user then reads.
 //!
 //! The rules are batch/v1 Job's (k8s.io/kubernetes v1.37, `pkg/apis/batch/validation/validation.go`; each row names the
-//! function), written in CEL so that the API server itself checks them and no webhook is needed. Numbers that must not be
-//! negative are not here: `minimum: 0` in the schema says it, and the API server's own message is clear. Neither are
-//! the rules of the pod template: the API server applies them to the first pod, and the job's status tells what it said.
+//! function), written in CEL so that the API server itself checks them and no webhook is needed. What a schema can say
+//! by itself (numbers that must not be negative, sets of words, lengths) is in [`crate::schema`], because the API server's
+//! own message is clear.
 //!
 //! A message says what to write instead. The field is not repeated in it where the API server already puts it in front
 //! of the message (`spec.completions: Required value: …`).
 //!
-//! All rules stand on `spec`, or on the root where they need the name, and never on an optional field itself: a rule on
-//! a field that is absent is not evaluated, so one on the field would miss that it was removed.
+//! A rule on a field that is absent is not evaluated, so one that has to miss a field stands above it: on the root where
+//! it needs the name or the status, on `spec`, or on the entry of a list.
+//!
+//! # What CEL cannot say
+//!
+//! The API server estimates what a rule can cost at most and refuses one that could be too expensive, and CEL does not
+//! see everything. So these are different from a Job:
+//!
+//! | | because | so |
+//! |---|---|---|
+//! | the rules of the pod template (`ValidatePodTemplateSpec`) | they are code in the API server | the first pod is refused, and the job's status tells why |
+//! | that succeededCount is at most the number of succeededIndexes, if these have more than 6000 characters | cost | the operator refuses it: the job is Stalled |
+//! | a template with more than [`MAX_CONTAINERS`] containers | cost of comparing them | it is refused |
+//! | the order of lists with keys inside a container, such as `env`, and of volumes | CEL compares them without it | it may change, for new pods |
+//! | `overhead` of a suspended job's template | CEL does not see quantities | it may change; pods get theirs from the RuntimeClass |
+//! | a field of the template that is written out with its default, or as an empty list | no default is filled in, so it is a change | it is refused |
+//! | the labels of a generated selector in the template | CEL does not see the uid | the operator sets its own on every pod |
 
-use crate::unsupported::{Refused, Unsupported};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use schemars::JsonSchema;
+
+use crate::schema::kubernetes;
+use crate::unsupported::{UNSUPPORTED, Unsupported};
 
 /// A CEL rule, as it stands in the CRD.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The field the API server names in front of the message, from where the rule stands.
+    /// The part of the object that is `self` in it, such as `spec.podFailurePolicy.rules[]`; empty: the whole.
+    pub stands_on: String,
+    /// The field the API server names in front of the message, from where the rule stands; empty: that one.
     pub field_path: String,
     /// The CEL expression that has to be true.
     pub rule: String,
     /// What the user reads if it is not.
     pub message: String,
+    /// A CEL expression in place of it, which puts the entry of a list in front of it.
+    pub message_expression: Option<String>,
     /// The kind of error.
     pub reason: Reason,
 }
@@ -48,9 +71,8 @@ impl Reason {
     }
 }
 
-/// A rule of batch/v1 Job, with the optional field without which it says nothing, if there is one.
+/// A rule of batch/v1 Job.
 struct Upstream {
-    about: Option<&'static str>,
     field_path: &'static str,
     reason: Reason,
     rule: &'static str,
@@ -67,7 +89,6 @@ const ROOT: &[Upstream] = &[
     // names of Services, and none of those may have a dot everywhere. The API server has checked everything else of a
     // DNS label when this rule is reached.
     Upstream {
-        about: None,
         field_path: ".metadata.name",
         reason: Reason::Invalid,
         rule: "!self.metadata.name.contains('.')",
@@ -76,7 +97,6 @@ const ROOT: &[Upstream] = &[
     },
     // validateNameAllowsCompletions: the hostname of the last pod, NAME-(completions - 1), has to be a DNS label.
     Upstream {
-        about: None,
         field_path: ".metadata.name",
         reason: Reason::Invalid,
         rule: "!has(self.spec.completionMode) || self.spec.completionMode != 'Indexed' || \
@@ -91,7 +111,6 @@ const ROOT: &[Upstream] = &[
 const SPEC: &[Upstream] = &[
     // validateJobSpec. Absent is refused too, because it means Always in a pod.
     Upstream {
-        about: None,
         field_path: ".template.spec.restartPolicy",
         reason: Reason::Required,
         rule: "has(self.template.spec.restartPolicy) && self.template.spec.restartPolicy in ['OnFailure', 'Never']",
@@ -100,7 +119,6 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec.
     Upstream {
-        about: None,
         field_path: ".completions",
         reason: Reason::Required,
         rule: "!has(self.completionMode) || self.completionMode != 'Indexed' || has(self.completions)",
@@ -108,7 +126,6 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec, maxParallelismForIndexedJob.
     Upstream {
-        about: None,
         field_path: ".parallelism",
         reason: Reason::Invalid,
         rule: "!has(self.completionMode) || self.completionMode != 'Indexed' || !has(self.parallelism) || \
@@ -117,36 +134,31 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec, for each of the three fields that speak of single indexes.
     Upstream {
-        about: Some("backoffLimitPerIndex"),
         field_path: ".backoffLimitPerIndex",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or use backoffLimit",
     },
     Upstream {
-        about: Some("maxFailedIndexes"),
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or use backoffLimit",
     },
     Upstream {
-        about: Some("successPolicy"),
         field_path: ".successPolicy",
-        reason: Reason::Forbidden,
+        reason: Reason::Invalid,
         rule: "!has(self.successPolicy) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or remove it",
     },
     // validateJobSpec.
     Upstream {
-        about: Some("maxFailedIndexes"),
         field_path: ".backoffLimitPerIndex",
         reason: Reason::Required,
         rule: "!has(self.maxFailedIndexes) || has(self.backoffLimitPerIndex)",
         message: "maxFailedIndexes needs it: write how many attempts of one index may fail",
     },
     Upstream {
-        about: Some("maxFailedIndexes"),
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || !has(self.completions) || self.maxFailedIndexes <= self.completions",
@@ -154,7 +166,6 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec, maxFailedIndexesForIndexedJob.
     Upstream {
-        about: Some("maxFailedIndexes"),
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || self.maxFailedIndexes <= 100000",
@@ -162,7 +173,6 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec, completionsSoftLimit and the limits for what lies above it.
     Upstream {
-        about: Some("backoffLimitPerIndex"),
         field_path: ".maxFailedIndexes",
         reason: Reason::Required,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
@@ -170,7 +180,6 @@ const SPEC: &[Upstream] = &[
         message: "completions above 100000 together with backoffLimitPerIndex need it: write at most 10000",
     },
     Upstream {
-        about: Some("backoffLimitPerIndex"),
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
@@ -178,7 +187,6 @@ const SPEC: &[Upstream] = &[
         message: "must be at most 10000 when completions is above 100000 and backoffLimitPerIndex is set",
     },
     Upstream {
-        about: Some("backoffLimitPerIndex"),
         field_path: ".parallelism",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
@@ -187,16 +195,23 @@ const SPEC: &[Upstream] = &[
     },
     // validateJobSpec.
     Upstream {
-        about: Some("podFailurePolicy"),
         field_path: ".template.spec.restartPolicy",
         reason: Reason::Invalid,
         rule: "!has(self.podFailurePolicy) || \
                (has(self.template.spec.restartPolicy) && self.template.spec.restartPolicy == 'Never')",
         message: "must be Never when podFailurePolicy is set",
     },
+    // validateJobSpec, IsDomainPrefixedPath. Its length is in the schema.
+    Upstream {
+        field_path: ".managedBy",
+        reason: Reason::Invalid,
+        rule: "!has(self.managedBy) || self.managedBy.matches(\
+               r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[-A-Za-z0-9/._~%!$&\\x27()*+,;=:]+$')",
+        message: "must be a path with a domain in front: write batchjob.dev/operator, or remove it, to have the job run by \
+                  this operator",
+    },
     // validatePodReplacementPolicy.
     Upstream {
-        about: Some("podFailurePolicy"),
         field_path: ".podReplacementPolicy",
         reason: Reason::Invalid,
         rule: "!has(self.podFailurePolicy) || !has(self.podReplacementPolicy) || self.podReplacementPolicy == 'Failed'",
@@ -204,52 +219,160 @@ const SPEC: &[Upstream] = &[
     },
 ];
 
+/// Rules on single entries and parts of the policies: where they stand, and the rules.
+const POLICIES: &[(&str, &[Upstream])] = &[
+    ("spec.podFailurePolicy.rules[]", FAILURE_RULE),
+    ("spec.podFailurePolicy.rules[].onExitCodes", ON_EXIT_CODES),
+    ("spec.podFailurePolicy.rules[].onPodConditions[]", ON_POD_CONDITION),
+    ("spec.successPolicy.rules[]", SUCCESS_RULE),
+];
+
+/// `validatePodFailurePolicyRule`.
+const FAILURE_RULE: &[Upstream] = &[Upstream {
+    field_path: "",
+    reason: Reason::Invalid,
+    rule: "has(self.onExitCodes) != (has(self.onPodConditions) && size(self.onPodConditions) > 0)",
+    message: "must have one of onExitCodes and onPodConditions, and not both: write one rule for each",
+}];
+
+/// `validatePodFailurePolicyRuleOnExitCodes`.
+const ON_EXIT_CODES: &[Upstream] = &[
+    Upstream {
+        field_path: ".values",
+        reason: Reason::Invalid,
+        rule: "self.operator != 'In' || !(0 in self.values)",
+        message: "must not contain 0 when operator is In, because 0 is no failure: remove it",
+    },
+    Upstream {
+        field_path: ".values",
+        reason: Reason::Invalid,
+        rule: "self.values.isSorted()",
+        message: "must be in ascending order",
+    },
+];
+
+/// `validatePodFailurePolicyRuleOnPodConditions`, ValidateQualifiedName.
+const ON_POD_CONDITION: &[Upstream] = &[Upstream {
+    field_path: ".type",
+    reason: Reason::Invalid,
+    rule: "!format.qualifiedName().validate(self.type).hasValue()",
+    message: "must be a condition type, such as DisruptionTarget or example.com/Ready",
+}];
+
+/// `validateSuccessPolicyRule`.
+const SUCCESS_RULE: &[Upstream] = &[
+    Upstream {
+        field_path: "",
+        reason: Reason::Required,
+        rule: "has(self.succeededIndexes) || has(self.succeededCount)",
+        message: "write succeededIndexes, succeededCount or both",
+    },
+    // validateIndexesFormat. Numbers that grow by at least 1 do not get smaller when the place of each is taken off.
+    // 64 KiB hold at most 12774 numbers that are all different.
+    Upstream {
+        field_path: ".succeededIndexes",
+        reason: Reason::Invalid,
+        rule: "!has(self.succeededIndexes) || self.succeededIndexes == '' || ( \
+               self.succeededIndexes.matches(r'^(\\d+(-\\d+)?(,|$))+$') && !self.succeededIndexes.endsWith(',') && \
+               self.succeededIndexes.replace('-', ',').split(',', 12775) \
+               .transformList(i, n, double(n) - double(i)).isSorted())",
+        message: "must be indexes and ranges of them in ascending order, without spaces: write them like 0,2-4",
+    },
+    // With 2-4 written as 2.5,-4 each number shows what it is: a start (2.5) takes its own off, an end (-4) puts its own
+    // and one more on, and an index alone is one. To do that with more than 6000 characters could cost too much.
+    Upstream {
+        field_path: ".succeededCount",
+        reason: Reason::Invalid,
+        rule: "!has(self.succeededCount) || !has(self.succeededIndexes) || size(self.succeededIndexes) > 6000 || ( \
+               self.succeededIndexes == '' ? self.succeededCount == 0 : \
+               !self.succeededIndexes.matches(r'^(\\d+(-\\d+)?(,|$))+$') || self.succeededIndexes.endsWith(',') || \
+               self.succeededCount <= self.succeededIndexes.replace('-', '.5,-').split(',', 3001) \
+               .map(n, double(n) < 0.0 ? 1 - int(double(n)) : \
+               double(n) == double(int(double(n))) ? 1 : -int(double(n))).sum())",
+        message: "must be at most the number of indexes in succeededIndexes",
+    },
+];
+
+/// A rule about each entry of a list that has to see more than the entry, which is `r` in it. It stands on `spec`, and
+/// the message begins with the field.
+struct Entry {
+    list: &'static str,
+    field: &'static str,
+    rule: &'static str,
+    message: &'static str,
+}
+
+const ENTRIES: &[Entry] = &[
+    // validatePodFailurePolicyRule.
+    Entry {
+        list: "podFailurePolicy.rules",
+        field: "action",
+        rule: "r.action != 'FailIndex' || has(self.backoffLimitPerIndex)",
+        message: "FailIndex needs backoffLimitPerIndex: write that too, or use FailJob",
+    },
+    // validatePodFailurePolicyRuleOnExitCodes.
+    Entry {
+        list: "podFailurePolicy.rules",
+        field: "onExitCodes.containerName",
+        rule: "!has(r.onExitCodes) || !has(r.onExitCodes.containerName) || \
+               self.template.spec.containers.exists(c, c.name == r.onExitCodes.containerName) || \
+               (has(self.template.spec.initContainers) && \
+               self.template.spec.initContainers.exists(c, c.name == r.onExitCodes.containerName))",
+        message: "must be the name of one of the containers or initContainers in the template",
+    },
+    // validateIndexesFormat: the last one is the greatest.
+    Entry {
+        list: "successPolicy.rules",
+        field: "succeededIndexes",
+        rule: "!has(self.completions) || !has(r.succeededIndexes) || !r.succeededIndexes.matches(r'\\d$') || \
+               double(r.succeededIndexes.find(r'\\d+$')) < double(self.completions)",
+        message: "must be below completions: the last index is completions - 1",
+    },
+    // validateSuccessPolicyRule.
+    Entry {
+        list: "successPolicy.rules",
+        field: "succeededCount",
+        rule: "!has(self.completions) || !has(r.succeededCount) || r.succeededCount <= self.completions",
+        message: "must be at most completions",
+    },
+];
+
 const IMMUTABLE: &str = "cannot be changed: delete this BatchJob and create it anew, or create one with another name";
 
-/// Rules on `spec` that compare it with what it was (`ValidateJobSpecUpdate`).
+/// Fields of `spec` that never change (`ValidateJobSpecUpdate`), and what of them is compared, where `SELF` is the old
+/// and the new spec: with the default where a Job has one filled in.
+const IMMUTABLE_FIELDS: &[(&str, &str)] = &[
+    ("completionMode", "has(SELF.completionMode) ? SELF.completionMode : 'NonIndexed'"),
+    ("backoffLimitPerIndex", "has(SELF.backoffLimitPerIndex) ? dyn(SELF.backoffLimitPerIndex) : null"),
+    ("managedBy", "has(SELF.managedBy) ? dyn(SELF.managedBy) : null"),
+    ("successPolicy", "has(SELF.successPolicy) ? dyn(SELF.successPolicy) : null"),
+    (
+        "podFailurePolicy",
+        "has(SELF.podFailurePolicy) ? \
+         dyn(has(SELF.podFailurePolicy.rules) ? SELF.podFailurePolicy.rules.map(r, [\
+         dyn(r.action), has(r.onExitCodes) ? dyn(r.onExitCodes) : null, \
+         has(r.onPodConditions) ? dyn(r.onPodConditions.map(p, [p.type, has(p.status) ? p.status : 'True'])) : []\
+         ]) : []) : null",
+    ),
+];
+
+/// Rules on `spec` that compare it with what it was, beside [`IMMUTABLE_FIELDS`] and those of [`template`].
 const UPDATE: &[Upstream] = &[
-    // validatePodTemplateUpdate. Later: what Job allows on a suspended job (scheduling directives, resources).
-    Upstream {
-        about: None,
-        field_path: ".template",
-        reason: Reason::Forbidden,
-        rule: "self.template == oldSelf.template",
-        message: IMMUTABLE,
-    },
-    // CEL compares a list whose schema says `map` without regard to order, and init containers run in theirs.
-    Upstream {
-        about: None,
-        field_path: ".template",
-        reason: Reason::Forbidden,
-        rule: "!has(self.template.spec.initContainers) || !has(oldSelf.template.spec.initContainers) || \
-               self.template.spec.initContainers.map(c, c.name) == oldSelf.template.spec.initContainers.map(c, c.name)",
-        message: "cannot be changed, nor can the order of its initContainers: delete this BatchJob and create it anew, \
-                  or create one with another name",
-    },
-    // ValidateJobSpecUpdate. Absent and NonIndexed are the same, because there the default is filled in.
-    Upstream {
-        about: None,
-        field_path: ".completionMode",
-        reason: Reason::Forbidden,
-        rule: "(has(self.completionMode) ? self.completionMode : 'NonIndexed') == \
-               (has(oldSelf.completionMode) ? oldSelf.completionMode : 'NonIndexed')",
-        message: IMMUTABLE,
-    },
     // validateCompletions. What is compared is the effective value, where -1 stands for a work queue.
     Upstream {
-        about: None,
         field_path: ".completions",
-        reason: Reason::Forbidden,
+        reason: Reason::Invalid,
         rule: "(!has(self.completions) && !has(oldSelf.completions)) || \
                (has(self.completions) ? self.completions : has(self.parallelism) ? -1 : 1) == \
-               (has(oldSelf.completions) ? oldSelf.completions : has(oldSelf.parallelism) ? -1 : 1)",
-        message: "cannot be changed by this version of batchjob, not even together with parallelism as in an Indexed \
-                  batch/v1 Job: delete this BatchJob and create it anew, or create one with another name",
+               (has(oldSelf.completions) ? oldSelf.completions : has(oldSelf.parallelism) ? -1 : 1) || \
+               (has(self.completionMode) && self.completionMode == 'Indexed' && has(self.completions) && \
+               self.completions == (has(self.parallelism) ? self.parallelism : 1))",
+        message: "can be changed only if completionMode is Indexed, and only to the same number as parallelism: write \
+                  that too, or create a BatchJob with another name",
     },
     // The same where completions is absent. In a Job `completions: 1` is filled in at creation if parallelism is absent
     // too; here nothing is filled in, and `kubectl scale` on such a job would make it a work queue.
     Upstream {
-        about: None,
         field_path: ".parallelism",
         reason: Reason::Forbidden,
         rule: "has(self.completions) || has(oldSelf.completions) || has(self.parallelism) == has(oldSelf.parallelism)",
@@ -257,64 +380,132 @@ const UPDATE: &[Upstream] = &[
                   with parallelism alone the job is a work queue: to run more pods of the former, write completions: 1 \
                   as well",
     },
-    Upstream {
-        about: Some("podFailurePolicy"),
-        field_path: ".podFailurePolicy",
-        reason: Reason::Forbidden,
-        rule: "has(self.podFailurePolicy) == has(oldSelf.podFailurePolicy) && \
-               (!has(self.podFailurePolicy) || self.podFailurePolicy == oldSelf.podFailurePolicy)",
-        message: IMMUTABLE,
-    },
-    Upstream {
-        about: Some("backoffLimitPerIndex"),
-        field_path: ".backoffLimitPerIndex",
-        reason: Reason::Forbidden,
-        rule: "has(self.backoffLimitPerIndex) == has(oldSelf.backoffLimitPerIndex) && \
-               (!has(self.backoffLimitPerIndex) || self.backoffLimitPerIndex == oldSelf.backoffLimitPerIndex)",
-        message: IMMUTABLE,
-    },
-    Upstream {
-        about: Some("successPolicy"),
-        field_path: ".successPolicy",
-        reason: Reason::Forbidden,
-        rule: "has(self.successPolicy) == has(oldSelf.successPolicy) && \
-               (!has(self.successPolicy) || self.successPolicy == oldSelf.successPolicy)",
-        message: IMMUTABLE,
-    },
 ];
 
-/// The rules on the root of the object.
-pub fn root() -> Vec<Rule> {
-    ROOT.iter().map(Upstream::rule).collect()
+/// The spec of the template, from the root.
+const POD: &str = "SELF.spec.template.spec";
+
+/// The most containers, and the most initContainers, of a template: what the rules on them may cost rests on it.
+pub const MAX_CONTAINERS: u32 = 1000;
+
+/// Whether a part of the template may change: `shouldAllowMutablePodTemplate` in `pkg/registry/batch/job/strategy.go`.
+const TEMPLATE_MAY_CHANGE: &str = "has(oldSelf.spec.suspend) && oldSelf.spec.suspend && (!has(oldSelf.status) || \
+     ((!has(oldSelf.status.active) || oldSelf.status.active == 0) && (!has(oldSelf.status.startTime) || \
+     (has(oldSelf.status.conditions) && \
+     oldSelf.status.conditions.exists(c, c.type == 'Suspended' && c.status == 'True')))))";
+
+/// Fields of a template's spec that may change while the job is suspended, wholly or in part
+/// (`validatePodTemplateUpdate`, `validatePodResourceUpdatesOnly`), and the one that CEL does not see.
+const NOT_COMPARED: &[&str] =
+    &["affinity", "containers", "initContainers", "nodeSelector", "overhead", "schedulingGates", "tolerations"];
+
+/// The rules on the root about changes of the template (`validatePodTemplateUpdate`). While parts of it may change, its
+/// metadata is not compared at all.
+fn template() -> [Rule; 2] {
+    // CEL compares lists whose schema says `map` without regard to order, and containers start in theirs.
+    let in_order = is_same(&["containers", "initContainers"].map(|list| each(list, "c.name")).join(", "));
+    [
+        Rule::new(
+            "",
+            ".spec.template",
+            Reason::Forbidden,
+            format!("({TEMPLATE_MAY_CHANGE}) || (self.spec.template == oldSelf.spec.template && {in_order})"),
+            "cannot be changed: delete this BatchJob and create it anew, or create one with another name (while a \
+             BatchJob is suspended and its pods are gone, these can be changed: labels, annotations, nodeSelector, \
+             tolerations, affinity.nodeAffinity, schedulingGates, and the resources of containers and initContainers)",
+        ),
+        Rule::new(
+            "",
+            ".spec.template.spec",
+            Reason::Forbidden,
+            format!("!({TEMPLATE_MAY_CHANGE}) || {}", is_same(&unchanged_while_suspended())),
+            "cannot be changed, apart from nodeSelector, tolerations, affinity.nodeAffinity, schedulingGates, and the \
+             resources of containers and initContainers, because the BatchJob is suspended: delete it and create it anew, \
+             or create one with another name",
+        ),
+    ]
 }
 
-/// The rules on `spec`: what is unsupported, then batch/v1 Job's rules about the rest.
-///
-/// A field that is refused altogether gets no second message about how it should have been written.
-pub fn spec(unsupported: &[Unsupported]) -> Vec<Rule> {
-    let refused = |field: &str| unsupported.iter().any(|row| row.field == field && row.what == Refused::Field);
-    let upstream = SPEC.iter().chain(UPDATE).filter(|row| !row.about.is_some_and(refused)).map(Upstream::rule);
-    unsupported.iter().map(Unsupported::as_rule).chain(upstream).collect()
+/// The items of a CEL list: all of a template's spec that does not change while the job is suspended.
+fn unchanged_while_suspended() -> String {
+    let of_container = fields::<Container>().into_iter().filter(|field| field != "resources");
+    let of_container: Vec<String> = of_container.map(|field| or_null("c", &field)).collect();
+    let of_container = format!("[{}]", of_container.join(", "));
+    let fields = fields::<PodSpec>().into_iter().filter(|field| !NOT_COMPARED.contains(&field.as_str()));
+    let mut items: Vec<String> = fields.map(|field| or_null(POD, &field)).collect();
+    for field in ["podAffinity", "podAntiAffinity"] {
+        items.push(format!("has({POD}.affinity) && has({POD}.affinity.{field}) ? dyn({POD}.affinity.{field}) : null"));
+    }
+    for list in ["containers", "initContainers"] {
+        items.push(format!("dyn({})", each(list, &of_container)));
+    }
+    items.join(", ")
+}
+
+fn fields<T: JsonSchema>() -> Vec<String> {
+    let schema = kubernetes::bare::<T>();
+    schema["properties"].as_object().expect("fields").keys().cloned().collect()
+}
+
+fn or_null(owner: &str, field: &str) -> String {
+    format!("has({owner}.{field}) ? dyn({owner}.{field}) : null")
+}
+
+/// A list of the template's spec, which may be absent, of a value made from each entry `c`.
+fn each(list: &str, value: &str) -> String {
+    format!("(has({POD}.{list}) ? {POD}.{list}.map(c, {value}) : [])")
+}
+
+/// Compares items of the new and the old object, which is `SELF` in them. They are put in lists because the API server
+/// takes the comparison of two texts without a limit to be dear, and that of two lists of them not.
+fn is_same(items: &str) -> String {
+    format!("[{}] == [{}]", items.replace("SELF", "self"), items.replace("SELF", "oldSelf"))
+}
+
+/// All rules.
+pub fn all() -> Vec<Rule> {
+    let root = ROOT.iter().map(|row| row.rule("")).chain(template());
+    let unsupported = UNSUPPORTED.iter().map(Unsupported::as_rule);
+    let spec = SPEC.iter().chain(UPDATE).map(|row| row.rule("spec")).chain(ENTRIES.iter().map(Entry::as_rule));
+    let immutable = IMMUTABLE_FIELDS.iter().map(|&(field, value)| immutable(field, value));
+    let policies = POLICIES.iter().flat_map(|&(path, rows)| rows.iter().map(move |row| row.rule(path)));
+    root.chain(unsupported).chain(spec).chain(immutable).chain(policies).collect()
+}
+
+fn immutable(field: &str, value: &str) -> Rule {
+    Rule::new("spec", &format!(".{field}"), Reason::Forbidden, is_same(value), IMMUTABLE)
+}
+
+impl Rule {
+    fn new(stands_on: &str, field_path: &str, reason: Reason, rule: String, message: &str) -> Rule {
+        let (stands_on, field_path, message) = (stands_on.into(), field_path.into(), message.into());
+        Rule { stands_on, field_path, rule, message, message_expression: None, reason }
+    }
 }
 
 impl Upstream {
-    fn rule(&self) -> Rule {
+    fn rule(&self, stands_on: &str) -> Rule {
+        Rule::new(stands_on, self.field_path, self.reason, self.rule.into(), self.message)
+    }
+}
+
+impl Entry {
+    fn as_rule(&self) -> Rule {
+        let Entry { list, field, rule, message } = self;
+        let (owner, _) = list.split_once('.').expect("a list in a field");
+        let field_path = format!(".{list}");
+        let all = format!("!has(self.{owner}) || !has(self.{list}) || self.{list}.all(r, {rule})");
+        // Not `+ string(…)`: what that makes has no length that the API server knows, and so no cost.
+        let first = format!("self.{list}.map(r, {rule}).indexOf(false)");
         Rule {
-            field_path: self.field_path.into(),
-            rule: self.rule.into(),
-            message: self.message.into(),
-            reason: self.reason,
+            message_expression: Some(format!("'spec.{list}[%d].{field}: {message}'.format([{first}])")),
+            ..Rule::new("spec", &field_path, Reason::Invalid, all, message)
         }
     }
 }
 
 impl Unsupported {
     fn as_rule(&self) -> Rule {
-        Rule {
-            field_path: format!(".{}", self.field),
-            rule: self.rule(),
-            message: self.message(),
-            reason: Reason::Forbidden,
-        }
+        Rule::new("spec", &format!(".{}", self.field), Reason::Forbidden, self.rule(), &self.message())
     }
 }

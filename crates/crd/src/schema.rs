@@ -9,7 +9,7 @@
 //! | no `nullable` | `parallelism: null` is then dropped, instead of stored, where it breaks the scale path |
 //! | no line ends of the source in descriptions | `kubectl explain` wraps them anew |
 //! | `.status` has the default `{observedGeneration: -1}` | tools must not take a job for done that nobody has seen yet |
-//! | the rules of [`crate::rules`] | a mistake is named when it is applied, not by a job that hangs |
+//! | the words and limits of a Job's validation (`limits`) and the rules of [`crate::rules`] | a mistake is named when it is applied, not by a job that hangs |
 //! | the words of [`crate::unsupported`] at its fields | `kubectl explain` must not advertise what is refused |
 
 pub mod kubernetes;
@@ -21,8 +21,8 @@ use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 use crate::job::BatchJob;
-use crate::rules::{self, MAX_NAME, Rule};
-use crate::unsupported::UNSUPPORTED;
+use crate::rules::{self, MAX_CONTAINERS, MAX_NAME, Rule};
+use crate::unsupported::{Refused, UNSUPPORTED};
 
 /// The CustomResourceDefinition of `BatchJob`, ready to be applied.
 pub fn crd() -> Value {
@@ -38,20 +38,27 @@ pub fn crd() -> Value {
     // The only parts of metadata that a CRD may say something about are the lengths and patterns of the names.
     root["properties"]["metadata"] =
         json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": MAX_NAME } } });
-    root["x-kubernetes-validations"] = rules::root().iter().map(rule).collect();
 
-    let spec = &mut root["properties"]["spec"];
-    spec["x-kubernetes-validations"] = rules::spec(UNSUPPORTED).iter().map(rule).collect();
-    let fields = &mut spec["properties"];
+    let fields = &mut root["properties"]["spec"]["properties"];
     put(&mut fields["template"], kubernetes::bare::<PodTemplateSpec>());
-    // A Job's validation requires both (ValidatePodSpec), though its schema does not.
-    fields["template"]["required"] = json!(["spec"]);
-    fields["template"]["properties"]["spec"]["properties"]["containers"]["minItems"] = json!(1);
     put(&mut fields["podFailurePolicy"], kubernetes::bare::<PodFailurePolicy>());
+    // A Job's validation takes one without rules, which does nothing.
+    fields["podFailurePolicy"].as_object_mut().expect("a schema").remove("required");
     put(&mut fields["successPolicy"], kubernetes::bare::<SuccessPolicy>());
     for unsupported in UNSUPPORTED {
-        let description = &mut fields[unsupported.field]["description"];
-        *description = format!("{} {}.", description.as_str().unwrap_or_default(), unsupported.message()).into();
+        let field = &mut fields[unsupported.field];
+        let words = field["description"].as_str().unwrap_or_default();
+        let what = match unsupported.what {
+            Refused::Field => "Refused",
+            Refused::True => "true is refused",
+        };
+        field["description"] = format!("{words} {what}: {}.", unsupported.message()).into();
+        if field["type"] == "object" {
+            put(field, json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }));
+        }
+    }
+    for (path, keyword, value) in limits() {
+        at(root, path)[keyword] = value;
     }
 
     let status = &mut root["properties"]["status"];
@@ -64,7 +71,56 @@ pub fn crd() -> Value {
     // From serde's `default`, which is about reading.
     conditions.as_object_mut().expect("a schema").remove("default");
 
+    for found in rules::all() {
+        let rules = &mut at(root, &found.stands_on)["x-kubernetes-validations"];
+        if rules.is_null() {
+            *rules = json!([]);
+        }
+        rules.as_array_mut().expect("rules").push(rule(&found));
+    }
     crd
+}
+
+/// What a Job's validation says (`pkg/apis/batch/validation/validation.go`) and a schema can say: where, the keyword, and
+/// its value.
+fn limits() -> Vec<(&'static str, &'static str, Value)> {
+    let containers = ["spec.template.spec.containers", "spec.template.spec.initContainers"];
+    let of_containers = containers.into_iter().map(|path| (path, "maxItems", json!(MAX_CONTAINERS)));
+    // ValidateDNS1123Label.
+    let of_names = ["spec.template.spec.containers[].name", "spec.template.spec.initContainers[].name"];
+    let of_names = of_names.into_iter().map(|path| (path, "maxLength", json!(63)));
+    let others = [
+        // ValidatePodSpec requires both, though the schema of a Job does not.
+        ("spec.template", "required", json!(["spec"])),
+        ("spec.template.spec.containers", "minItems", json!(1)),
+        // validateJobSpec.
+        ("spec.managedBy", "maxLength", json!(63)),
+        // validatePodFailurePolicy and below.
+        ("spec.podFailurePolicy.rules", "maxItems", json!(20)),
+        ("spec.podFailurePolicy.rules[].action", "enum", json!(["Count", "FailIndex", "FailJob", "Ignore"])),
+        ("spec.podFailurePolicy.rules[].onExitCodes.containerName", "maxLength", json!(63)),
+        ("spec.podFailurePolicy.rules[].onExitCodes.operator", "enum", json!(["In", "NotIn"])),
+        ("spec.podFailurePolicy.rules[].onExitCodes.values", "minItems", json!(1)),
+        ("spec.podFailurePolicy.rules[].onExitCodes.values", "maxItems", json!(255)),
+        ("spec.podFailurePolicy.rules[].onPodConditions", "maxItems", json!(20)),
+        // ValidateQualifiedName: a prefix of at most 253 characters and a name of at most 63.
+        ("spec.podFailurePolicy.rules[].onPodConditions[].type", "maxLength", json!(317)),
+        ("spec.podFailurePolicy.rules[].onPodConditions[].status", "enum", json!(["False", "True", "Unknown"])),
+        // validateSuccessPolicy and below.
+        ("spec.successPolicy.rules", "minItems", json!(1)),
+        ("spec.successPolicy.rules", "maxItems", json!(20)),
+        ("spec.successPolicy.rules[].succeededCount", "minimum", json!(0)),
+        ("spec.successPolicy.rules[].succeededIndexes", "maxLength", json!(65536)),
+    ];
+    of_containers.chain(of_names).chain(others).collect()
+}
+
+/// The schema at a path like `spec.template.spec.containers[].name`.
+fn at<'a>(schema: &'a mut Value, path: &str) -> &'a mut Value {
+    path.split('.').filter(|field| !field.is_empty()).fold(schema, |schema, field| match field.strip_suffix("[]") {
+        Some(list) => &mut schema["properties"][list]["items"],
+        None => &mut schema["properties"][field],
+    })
 }
 
 /// Replaces the schema of a field, and keeps our own words about it.
@@ -74,12 +130,14 @@ fn put(field: &mut Value, mut schema: Value) {
 }
 
 fn rule(rule: &Rule) -> Value {
-    json!({
-        "rule": rule.rule,
-        "message": rule.message,
-        "reason": rule.reason.as_str(),
-        "fieldPath": rule.field_path,
-    })
+    let mut schema = json!({ "rule": rule.rule, "message": rule.message, "reason": rule.reason.as_str() });
+    if let Some(expression) = &rule.message_expression {
+        schema["messageExpression"] = json!(expression);
+    }
+    if !rule.field_path.is_empty() {
+        schema["fieldPath"] = json!(rule.field_path);
+    }
+    schema
 }
 
 /// Words without the line ends of the doc comment they come from: `kubectl explain` wraps them anew.

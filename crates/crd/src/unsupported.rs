@@ -1,4 +1,4 @@
-//! What a user may write in a Job and this version of batchjob does not act on yet.
+//! What a user may write in a Job and a BatchJob refuses.
 //!
 //! A field that is accepted and then not acted on is worse than one that is missing: the job runs, differently from what
 //! its author wrote. So these are refused when the manifest is applied. This table is the one place that says so; the
@@ -11,6 +11,7 @@ pub struct Unsupported {
     pub field: &'static str,
     /// What of it is refused.
     pub what: Refused,
+    message: &'static str,
 }
 
 /// What of an [`Unsupported`] field is refused.
@@ -18,30 +19,31 @@ pub struct Unsupported {
 pub enum Refused {
     /// The field, whatever it says.
     Field,
-    /// One value; the other one does what this version does.
-    Value {
-        /// The value that is refused.
-        refused: &'static str,
-        /// The value to write instead, which is also what holds when the field is absent.
-        instead: &'static str,
-    },
+    /// The value true; false is the same as absent.
+    True,
 }
 
 /// Everything that is refused.
 pub const UNSUPPORTED: &[Unsupported] = &[
-    field("podFailurePolicy"),
-    field("successPolicy"),
-    field("backoffLimitPerIndex"),
-    field("maxFailedIndexes"),
     Unsupported {
-        field: "podReplacementPolicy",
-        what: Refused::Value { refused: "Failed", instead: "TerminatingOrFailed" },
+        field: "selector",
+        what: Refused::Field,
+        message: "the pods of a BatchJob are found by their owner, not by a selector: remove it, and from the labels of \
+                  the template controller-uid and batch.kubernetes.io/controller-uid, which `kubectl get job -o yaml` \
+                  prints with it",
+    },
+    Unsupported {
+        field: "manualSelector",
+        what: Refused::True,
+        message: "the pods of a BatchJob are found by their owner, not by a selector: remove manualSelector and selector",
+    },
+    Unsupported {
+        field: "scheduling",
+        what: Refused::Field,
+        message: "scheduling is not acted on by this version of batchjob, and in a batch/v1 Job only behind the feature \
+                  gate WorkloadWithJob: remove it, or keep this work a batch/v1 Job",
     },
 ];
-
-const fn field(field: &'static str) -> Unsupported {
-    Unsupported { field, what: Refused::Field }
-}
 
 impl Unsupported {
     /// The CEL rule on `spec` that refuses it.
@@ -49,21 +51,12 @@ impl Unsupported {
         let field = self.field;
         match self.what {
             Refused::Field => format!("!has(self.{field})"),
-            Refused::Value { refused, .. } => format!("!has(self.{field}) || self.{field} != '{refused}'"),
+            Refused::True => format!("!has(self.{field}) || !self.{field}"),
         }
     }
 
     /// What the user reads.
     pub fn message(&self) -> String {
-        let field = self.field;
-        match self.what {
-            Refused::Field => format!(
-                "{field} is not acted on by this version of batchjob: remove it, or keep this work a batch/v1 Job"
-            ),
-            Refused::Value { refused, instead } => format!(
-                "{field} {refused} is not acted on by this version of batchjob: write {instead}, or keep this work a \
-                 batch/v1 Job"
-            ),
-        }
+        self.message.to_owned()
     }
 }

@@ -5,8 +5,10 @@
 //! reached from JobSpec. A list that is in no table is atomic there, which is what the absence of a list type means in
 //! a CRD.
 //!
-//! Left out on purpose: `ports` is a map by containerPort and protocol there, with a default for protocol. A default in
-//! a spec is drift to GitOps tools, and a Job accepts two equal ports, so `ports` stays atomic here.
+//! Left out on purpose: `ports`, `env`, `hostAliases` and `imagePullSecrets` are maps there, but of a Job two entries with
+//! the same key are taken all the same, and in a CRD they would be refused. So these lists are atomic here: generated
+//! manifests do have them, the order of `env` counts (`$(NAME)` sees what stands before it), and `ports` would need a
+//! default, which is drift to GitOps tools.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -17,17 +19,13 @@ use super::for_each_schema;
 /// (type, list, keys): `x-kubernetes-list-type: map`. The items are owned one by one under server-side apply, and two
 /// with the same keys are refused when the manifest is applied.
 const MAP_LISTS: &[(&str, &str, &[&str])] = &[
-    ("core.v1.Container", "env", &["name"]),
     ("core.v1.Container", "volumeDevices", &["devicePath"]),
     ("core.v1.Container", "volumeMounts", &["mountPath"]),
-    ("core.v1.EphemeralContainer", "env", &["name"]),
     ("core.v1.EphemeralContainer", "volumeDevices", &["devicePath"]),
     ("core.v1.EphemeralContainer", "volumeMounts", &["mountPath"]),
     ("core.v1.PodSpec", "containers", &["name"]),
     ("core.v1.PodSpec", "ephemeralContainers", &["name"]),
     ("core.v1.PodSpec", "evictionResponders", &["name"]),
-    ("core.v1.PodSpec", "hostAliases", &["ip"]),
-    ("core.v1.PodSpec", "imagePullSecrets", &["name"]),
     ("core.v1.PodSpec", "initContainers", &["name"]),
     ("core.v1.PodSpec", "resourceClaims", &["name"]),
     ("core.v1.PodSpec", "schedulingGates", &["name"]),
