@@ -4,6 +4,7 @@
 //! fails ends the plan, and the next pass decides on what is then so. The answer to every write goes into the caches at
 //! once, so the next pass knows of it.
 
+mod adopt;
 mod create;
 mod pods;
 mod status;
@@ -16,7 +17,8 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, WriteError};
-use crate::observe::jobs::{JobRecord, Jobs};
+use crate::observe::job::JobRecord;
+use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
 use crate::writer::Writer;
 
@@ -79,13 +81,26 @@ impl Actor {
                         Action::ReleasePod(pod) => Some(pod),
                         _ => None,
                     });
-                    outcome.n_released += self.release_pods(&job.namespace, pods).await?;
+                    outcome.n_released += self.release_pods(&job.namespace, job.door, pods).await?;
                 }
                 Action::WriteStatus(status) => {
-                    record = self.write_status(&record, status).await?;
+                    record = self.write_status(&record, job, status).await?;
                     outcome.is_counted = true;
                 }
-                Action::AdoptPod(_) | Action::DisownPod(_) => {}
+                Action::AdoptPod(_) => {
+                    let pods = group.iter().filter_map(|action| match action {
+                        Action::AdoptPod(pod) => Some(pod),
+                        _ => None,
+                    });
+                    self.adopt_pods(&record, job, pods).await?;
+                }
+                Action::DisownPod(_) => {
+                    let pods = group.iter().filter_map(|action| match action {
+                        Action::DisownPod(pod) => Some(pod),
+                        _ => None,
+                    });
+                    self.disown_pods(job, pods).await?;
+                }
                 Action::DeleteJob => match self.writer.delete_job(&record).await {
                     Err(error) if !error.is_not_found() => {
                         return Err(self.stale(&record, "delete the job", error).await);
@@ -99,9 +114,14 @@ impl Actor {
 
     /// After a conflict the cache is behind: a fresh read ends the race sooner than the watch does.
     async fn stale(&self, record: &JobRecord, what: &str, error: WriteError) -> Error {
-        if error.is_conflict() || error.is_not_found() {
-            match self.writer.job(&record.key.namespace, &record.key.name).await {
-                Ok(fresh) => self.jobs.wrote(fresh),
+        // 422: the uid in a patch is not that of the job, so ours is gone.
+        if error.is_conflict() || error.is_not_found() || error.is_invalid() {
+            match self.writer.job(&record.key).await {
+                Ok(fresh) => match fresh.record().filter(|fresh| fresh.uid == record.uid) {
+                    Some(fresh) => self.jobs.wrote(fresh),
+                    // One of that name was made since, whoever runs it: the watch tells of it.
+                    None => self.jobs.is_gone(&record.key, &record.uid),
+                },
                 Err(error) if error.is_not_found() => self.jobs.is_gone(&record.key, &record.uid),
                 // The watch will tell.
                 Err(_) => {}

@@ -41,7 +41,7 @@ impl Health {
         }
     }
 
-    /// Both caches know all that there is.
+    /// Every cache knows all that there is.
     pub fn ready(&self) {
         self.is_ready.store(true, Ordering::Release);
     }
@@ -94,7 +94,10 @@ async fn healthz(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
-    answer(admin.health.is_ready.load(Ordering::Acquire), "the BatchJobs and pods are not listed yet")
+    answer(
+        admin.health.is_ready.load(Ordering::Acquire),
+        "the jobs and pods are not listed yet: the log says what is in the way, if anything is",
+    )
 }
 
 fn answer(is_well: bool, otherwise: &'static str) -> (StatusCode, &'static str) {

@@ -29,9 +29,19 @@ pub struct OperatorArgs {
     #[arg(long, env = "BATCHJOB_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
-    /// Look after the BatchJobs of this namespace only; empty means all namespaces
+    /// Look after the jobs of this namespace only; empty means all namespaces
     #[arg(long, env = "BATCHJOB_WATCH_NAMESPACE", default_value = "", value_name = "NAMESPACE")]
     pub watch_namespace: String,
+
+    /// Run the batch/v1 Jobs with spec.managedBy: batchjob.dev/operator too
+    #[arg(
+        long,
+        env = "BATCHJOB_MANAGED_JOBS",
+        default_value = "false",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set
+    )]
+    pub managed_jobs: bool,
 
     /// How many jobs are looked at at the same time
     #[arg(long, env = "BATCHJOB_WORKERS", default_value = "16", value_name = "N", value_parser = at_least_one)]
@@ -129,6 +139,7 @@ mod tests {
         let error = |word: &str| Command::try_parse_from(["x", word]).expect_err("invalid").to_string();
         assert!(error("--workers=0").contains("write 1 or more"), "{}", error("--workers=0"));
         assert!(error("--request-timeout=5").contains("such as 500ms, 30s or 1m"), "{}", error("--request-timeout=5"));
+        assert!(error("--managed-jobs=yes").contains("true, false"), "{}", error("--managed-jobs=yes"));
         assert!(error("--log-format=xml").contains("json, human"), "{}", error("--log-format=xml"));
     }
 }

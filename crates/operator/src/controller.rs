@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::events::Recorder;
 use crate::memory::{Memory, NextTry};
 use crate::metrics::{Metrics, PassResult};
-use crate::observe::jobs::{JobKey, JobRecord};
+use crate::observe::job::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::queue::Queue;
 
@@ -92,13 +92,14 @@ impl Controller {
     /// Nothing is done about it, but when it is deleted its pods must not stay because of us.
     async fn report_unreadable(&self, record: &JobRecord, error: &str) {
         tracing::warn!(job = %record.key, error, "the job cannot be read");
-        let message = format!("this BatchJob cannot be read, and nothing is done about it: {error}");
+        let message = format!("this {} cannot be read, and nothing is done about it: {error}", record.key.kind());
         self.recorder.warn(record, "InvalidSpec", message);
         self.metrics.pass(PassResult::Unreadable);
         if record.is_deleted {
             let pods = self.actor.pods.of(&record.key.namespace, &record.uid);
             let held: Vec<PodRef> = pods.iter().filter(|pod| pod.is_held).map(|pod| PodRef::from(&**pod)).collect();
-            if let Err(error) = self.actor.release_pods(&record.key.namespace, held.iter()).await {
+            let JobKey { door, namespace, .. } = &record.key;
+            if let Err(error) = self.actor.release_pods(namespace, *door, held.iter()).await {
                 tracing::warn!(job = %record.key, %error, "failed to let go its pods");
                 self.queue.hold(&record.key, Instant::now() + LEFT_ALONE);
             }

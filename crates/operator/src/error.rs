@@ -3,7 +3,7 @@
 //! | class | what | tried again |
 //! |---|---|---|
 //! | `Stale` | a conflict: we have decided on what is no longer so | at once, on fresh state |
-//! | `Soon` | network, no answer in time, 5xx | after 0.25 s, doubling to 30 s |
+//! | `Soon` | network, no answer in time, 5xx, an answer that does not fit | after 0.25 s, doubling to 30 s |
 //! | `Busy` | 429 | when the API server says (`Retry-After`), else as `Soon` |
 //! | `Refused` | 403, 400 on a create: quota, policy, something missing | after 1 s, doubling to 60 s |
 //! | `Rejected` | 422 on a create: the template makes no pod | when the spec changes |
@@ -32,6 +32,8 @@ pub enum WriteError {
     Client(#[from] kube::Error),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    #[error("the API server's answer {0}")]
+    Unexpected(&'static str),
 }
 
 /// When it is worth another try.

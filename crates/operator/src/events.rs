@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchjob_crd::{GROUP, VERSION, reason};
+use batchjob_crd::reason;
 use batchjob_decide::plan::{AttemptId, Note, Reason, Severity};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::metrics::Metrics;
-use crate::observe::jobs::JobRecord;
+use crate::observe::job::JobRecord;
 use crate::observe::snapshot::now;
 use crate::writer::Writer;
 
@@ -65,8 +65,8 @@ impl Recorder {
             shorten(text);
         }
         let regarding = ObjectReference {
-            api_version: Some(format!("{GROUP}/{VERSION}")),
-            kind: Some("BatchJob".to_owned()),
+            api_version: Some(job.key.api_version()),
+            kind: Some(job.key.kind().to_owned()),
             namespace: Some(job.key.namespace.to_string()),
             name: Some(job.key.name.to_string()),
             uid: Some(job.uid.to_string()),

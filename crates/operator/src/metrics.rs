@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use batchjob_crd::CompletionMode;
 use batchjob_decide::Plan;
+use batchjob_decide::job::status::finished_at;
 use batchjob_decide::observed::Job;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -30,6 +31,7 @@ pub struct Metrics {
     syncs: Family<SyncLabels, Counter>,
     jobs_finished: Family<FinishedLabels, Counter>,
     pods_finished: Family<PodsFinishedLabels, Counter>,
+    by_policy: Family<PolicyLabels, Counter>,
     pods_created: Family<CreatedLabels, Counter>,
     finalizers: Family<FinalizerLabels, Counter>,
 
@@ -62,6 +64,11 @@ struct FinishedLabels {
 struct PodsFinishedLabels {
     completion_mode: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    action: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,6 +107,7 @@ impl Metrics {
             syncs: Family::default(),
             jobs_finished: Family::default(),
             pods_finished: Family::default(),
+            by_policy: Family::default(),
             pods_created: Family::default(),
             finalizers: Family::default(),
             errors: Family::default(),
@@ -121,6 +129,11 @@ impl Metrics {
         job.register("job_syncs", "Passes over jobs", self.syncs.clone());
         job.register("jobs_finished", "Jobs that have ended, and why", self.jobs_finished.clone());
         job.register("job_pods_finished", "Pods whose end is counted", self.pods_finished.clone());
+        job.register(
+            "pod_failures_handled_by_failure_policy",
+            "Failures of pods that matched a rule of podFailurePolicy, by what the rule says",
+            self.by_policy.clone(),
+        );
         job.register("job_pods_creation", "Pods created, or refused", self.pods_created.clone());
         job.register(
             "terminated_pods_tracking_finalizer",
@@ -135,9 +148,13 @@ impl Metrics {
         );
         own.register("events_dropped", "Events that were not written", self.events_dropped.clone());
         own.register("lists", "How often a watch began anew with a list", self.relists.clone());
-        own.register("jobs", "BatchJobs in the cache", self.jobs.clone());
+        own.register(
+            "jobs",
+            "Jobs in the cache: BatchJobs, and the managed batch/v1 Jobs if they are watched",
+            self.jobs.clone(),
+        );
         own.register("pods", "Pods in the cache", self.pods.clone());
-        own.register("queued_jobs", "BatchJobs that wait for a worker", self.queued.clone());
+        own.register("queued_jobs", "Jobs that wait for a worker", self.queued.clone());
         self.registry.register("process_resident_memory_bytes", "Memory in use", self.resident.clone());
         let build = prometheus_client::metrics::info::Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         self.registry.register("batchjob_build", "What is running", build);
@@ -150,7 +167,7 @@ impl Metrics {
             CompletionMode::NonIndexed => "NonIndexed",
         };
         let result = if outcome.error.is_some() { "error" } else { "success" };
-        let action = action(plan);
+        let action = action(job, plan);
         let labels = SyncLabels { completion_mode, result, action };
         self.sync_duration.get_or_create(&labels).observe(took.as_secs_f64());
         self.syncs.get_or_create(&labels).inc();
@@ -169,6 +186,9 @@ impl Metrics {
         let pods = |result| self.pods_finished.get_or_create_owned(&PodsFinishedLabels { completion_mode, result });
         pods("succeeded").inc_by(u64::from(plan.counted.succeeded));
         pods("failed").inc_by(u64::from(plan.counted.failed));
+        for action in &plan.counted.by_policy {
+            self.by_policy.get_or_create(&PolicyLabels { action: action.as_str() }).inc();
+        }
         if let Some(finished) = &plan.counted.finished {
             let result = if finished.succeeded { "succeeded" } else { "failed" };
             let labels = FinishedLabels { completion_mode, result, reason: finished.reason.clone() };
@@ -212,18 +232,19 @@ impl Metrics {
     }
 }
 
-/// Upstream's word for what a pass did.
-fn action(plan: &Plan) -> &'static str {
+/// Upstream's word for what a pass did: "tracking" where it looked whether pods should be created or deleted, and none
+/// should; "reconciling" where it did not look, because the job ends.
+fn action(job: &Job, plan: &Plan) -> &'static str {
     use batchjob_decide::Action;
     let has = |is: fn(&Action) -> bool| plan.actions.iter().any(is);
     if has(|action| matches!(action, Action::CreatePod(_))) {
         "pods_created"
     } else if has(|action| matches!(action, Action::DeletePod(_))) {
         "pods_deleted"
-    } else if has(|action| matches!(action, Action::ReleasePod(_))) {
-        "tracking"
-    } else {
+    } else if job.is_deleted || plan.counted.finished.is_some() || finished_at(&job.status).is_some() {
         "reconciling"
+    } else {
+        "tracking"
     }
 }
 

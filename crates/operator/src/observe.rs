@@ -11,6 +11,7 @@
 //! be it from an event or from a new list. Every list is a consistent read, so a cache that has just been filled knows
 //! all that was written before the operator started.
 
+pub mod job;
 pub mod jobs;
 mod lenient;
 pub mod pods;

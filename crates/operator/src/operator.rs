@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use batchjob_crd::keys;
+use futures::future::join_all;
 use kube::{Api, Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
@@ -16,10 +17,11 @@ use crate::args::OperatorArgs;
 use crate::controller::Controller;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
-use crate::observe::jobs::{JobKey, JobSink, Jobs, WireJob};
+use crate::observe::job::{JobKey, WireBatchJob, WireManagedJob};
+use crate::observe::jobs::{JobSink, Jobs};
 use crate::observe::pods::{PodSink, Pods};
 use crate::observe::watch::{self, Progress};
-use crate::observe::wire::WirePod;
+use crate::observe::wire::{Place, WirePod};
 use crate::queue::Queue;
 use crate::sweep::Sweep;
 use crate::writer::Writer;
@@ -58,28 +60,40 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
 
     let sweep_call = Arc::new(Notify::new());
     let (left, who_left) = mpsc::unbounded_channel();
-    let (has_jobs, has_pods) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut caches = Vec::new();
+    let mut cache = || {
+        let is_filled = Arc::new(Notify::new());
+        caches.push(is_filled.clone());
+        is_filled
+    };
     // Each of these runs for ever: one that ends takes the operator with it, to be started anew.
     let mut tasks = JoinSet::new();
     tasks.spawn(health.clone().beat());
+    let notify = {
+        let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
+        move |key: &JobKey| {
+            queue.add(key);
+            if jobs.get(key).is_none() {
+                call.notify_one();
+            }
+        }
+    };
     tasks.spawn(watch::run(
-        api::<WireJob>(watching.clone(), args.namespace()),
+        api::<WireBatchJob>(watching.clone(), args.namespace()),
         None,
         args.request_timeout,
-        JobSink {
-            jobs: actor.jobs.clone(),
-            notify: {
-                let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
-                move |key: &JobKey| {
-                    queue.add(key);
-                    if jobs.get(key).is_none() {
-                        call.notify_one();
-                    }
-                }
-            },
-        },
-        watch_progress(&metrics, "BatchJob", &has_jobs),
+        JobSink::new(actor.jobs.clone(), notify.clone()),
+        watch_progress(&metrics, "BatchJob", cache()),
     ));
+    if args.managed_jobs {
+        tasks.spawn(watch::run(
+            api::<WireManagedJob>(watching.clone(), args.namespace()),
+            None,
+            args.request_timeout,
+            JobSink::new(actor.jobs.clone(), notify),
+            watch_progress(&metrics, "Job", cache()),
+        ));
+    }
     tasks.spawn(watch::run(
         api::<WirePod>(watching, args.namespace()),
         // Every pod of ours has it, and no other.
@@ -89,19 +103,24 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             pods: actor.pods.clone(),
             notify: {
                 let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
-                move |owner: &str| match jobs.key_of(owner) {
-                    Some(key) => queue.add(&key),
-                    None => call.notify_one(),
+                move |place: &Place| match (place, jobs.key_of(place.uid())) {
+                    (Place::Owned(_), Some(key)) => queue.add(&key),
+                    // The job may adopt it; if it does not, it is to be let go.
+                    (Place::Orphan(_), Some(key)) => {
+                        queue.add(&key);
+                        call.notify_one();
+                    }
+                    (_, None) => call.notify_one(),
                 }
             },
             left,
         },
-        watch_progress(&metrics, "Pod", &has_pods),
+        watch_progress(&metrics, "Pod", cache()),
     ));
 
-    // Nothing is decided, and nothing let go, before both caches know all that was written before now.
+    // Nothing is decided, and nothing let go, before every cache knows all that was written before now.
     tokio::select! {
-        () = async { tokio::join!(has_jobs.notified(), has_pods.notified()); } => health.ready(),
+        _ = join_all(caches.iter().map(|is_filled| is_filled.notified())) => health.ready(),
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
         ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
@@ -110,7 +129,7 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
     let (recorder, scribe) = Recorder::new(writer, metrics.clone(), instance);
     let scribe = tokio::spawn(scribe);
-    tasks.spawn(Sweep { actor: actor.clone(), call: sweep_call, who_left }.run());
+    tasks.spawn(Sweep { actor: actor.clone(), call: sweep_call, who_left, has_managed_jobs: args.managed_jobs }.run());
     let controller = Arc::new(Controller::new(actor, queue.clone(), recorder, metrics));
     let mut passes = tokio::spawn(controller.run(args.workers));
 
@@ -157,8 +176,8 @@ where
 }
 
 /// Counts the lists of a watch, and says when its cache has been filled.
-fn watch_progress(metrics: &Arc<Metrics>, kind: &'static str, is_filled: &Arc<Notify>) -> impl Fn(Progress) + use<> {
-    let (metrics, is_filled) = (metrics.clone(), is_filled.clone());
+fn watch_progress(metrics: &Arc<Metrics>, kind: &'static str, is_filled: Arc<Notify>) -> impl Fn(Progress) + use<> {
+    let metrics = metrics.clone();
     move |progress| match progress {
         Progress::Listing => metrics.relisted(kind),
         Progress::Filled => is_filled.notify_one(),

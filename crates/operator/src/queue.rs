@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::observe::jobs::JobKey;
+use crate::observe::job::JobKey;
 
 /// The work queue.
 #[derive(Debug, Default)]
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> JobKey {
-        JobKey { namespace: "ns".into(), name: name.into() }
+        JobKey { door: Default::default(), namespace: "ns".into(), name: name.into() }
     }
 
     async fn next_within(queue: &Queue, seconds: u64) -> Option<JobKey> {

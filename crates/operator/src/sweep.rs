@@ -9,11 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchjob_decide::job::status::finished_at;
+use batchjob_decide::observed::Door;
 use batchjob_decide::plan::PodRef;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use crate::act::Actor;
+use crate::observe::job::{Content, JobKey};
 use crate::observe::pods::Held;
 use crate::observe::wire::PodRecord;
 
@@ -25,6 +28,8 @@ pub struct Sweep {
     pub actor: Actor,
     pub call: Arc<Notify>,
     pub who_left: mpsc::UnboundedReceiver<PodRecord>,
+    /// Whether the pods of batch/v1 Jobs are any business of ours.
+    pub has_managed_jobs: bool,
 }
 
 impl Sweep {
@@ -34,14 +39,46 @@ impl Sweep {
                 () = self.call.notified() => {}
                 () = sleep(PERIOD) => {}
                 Some(record) = self.who_left.recv() => {
-                    self.bring_back(&record).await;
+                    self.look_after(&record).await;
                     continue;
                 }
             }
             let jobs = &self.actor.jobs;
-            for held in self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some()) {
+            let held = self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some(), |pod| self.is_wanted(pod));
+            for held in held {
                 self.sweep(held).await;
             }
+        }
+    }
+
+    /// Whether the job that an orphan's label names will adopt it, or has yet to see that it should not.
+    fn is_wanted(&self, orphan: &PodRecord) -> bool {
+        let jobs = &self.actor.jobs;
+        let record = jobs.key_of(orphan.place().uid()).and_then(|key| jobs.get(&key));
+        record.is_some_and(|record| match &record.content {
+            Content::Job(job) => {
+                let is_adopting = !job.is_deleted && finished_at(&job.status).is_none();
+                is_adopting && *job.namespace == *orphan.namespace && orphan.pod.deletion.is_none()
+            }
+            Content::Unreadable { .. } => false,
+        })
+    }
+
+    /// A pod that we hold has left our sight. What was heard of it may be old: it may be that we have let it go ourselves.
+    async fn look_after(&self, record: &PodRecord) {
+        let record = match self.actor.writer.pod(&record.namespace, &record.pod.name).await {
+            Ok(fresh) if fresh.pod.uid == record.pod.uid => fresh,
+            Ok(_) => return,
+            Err(error) if error.is_not_found() => return,
+            Err(error) => {
+                tracing::warn!(pod = %record.pod.name, %error, "failed to look after a pod that lost its label");
+                return;
+            }
+        };
+        if self.actor.jobs.key_of(record.place().uid()).is_some() {
+            self.bring_back(&record).await;
+        } else if let Some(held) = Held::of(&record) {
+            self.sweep(held).await;
         }
     }
 
@@ -51,6 +88,9 @@ impl Sweep {
         let Some(attempt) = pod.name.rsplit('-').nth(1).filter(|attempt| attempt.parse::<u32>().is_ok()) else {
             return;
         };
+        if !pod.is_held {
+            return;
+        }
         match self.actor.writer.label_pod(&record.namespace, &pod.name, &pod.uid, attempt).await {
             Ok(()) => tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by"),
             Err(error) => tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by"),
@@ -58,20 +98,32 @@ impl Sweep {
     }
 
     async fn sweep(&self, held: Held) {
-        let Held { namespace, owner, pods } = held;
-        if let Some(owner) = &owner {
-            match self.actor.writer.job(&namespace, &owner.name).await {
-                Ok(job) if *job.uid == *owner.uid => return,
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => {
-                    tracing::warn!(namespace, job = owner.name, %error, "failed to ask whether a job is gone");
-                    return;
+        let Held { namespace, owner, holder, pods } = held;
+        if holder == Door::ManagedJob && !self.has_managed_jobs {
+            return;
+        }
+        match &owner {
+            // The job that a label names may be run by anybody, and the finalizer is that of all Jobs. Kubernetes' own
+            // controller takes it off the pods that nobody owns (`handleSingleOrphanPod`).
+            None if holder == Door::ManagedJob => return,
+            None => {}
+            // A pod whose job is there is for whoever runs the job.
+            Some(owner) => {
+                let key =
+                    JobKey { door: holder, namespace: namespace.as_ref().into(), name: owner.name.as_ref().into() };
+                match self.actor.writer.job(&key).await {
+                    Ok(job) if *job.uid() == *owner.uid => return,
+                    Ok(_) => {}
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => {
+                        tracing::warn!(namespace, job = owner.name, %error, "failed to ask whether a job is gone");
+                        return;
+                    }
                 }
             }
         }
         let pods: Vec<PodRef> = pods.iter().map(|pod| PodRef::from(&**pod)).collect();
-        match self.actor.release_pods(&namespace, pods.iter()).await {
+        match self.actor.release_pods(&namespace, holder, pods.iter()).await {
             Ok(n_released) => {
                 let job = owner.as_ref().map_or("nobody", |owner| &owner.name);
                 tracing::info!(namespace, job, n_released, "let go the pods of a job that is gone");

@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchjob_crd::{BatchJob, BatchJobStatus, GROUP, VERSION, keys};
+use batchjob_crd::{BatchJob, BatchJobStatus, keys};
+use batchjob_decide::job::{managed, pod};
+use batchjob_decide::observed::{Door, Job};
 use batchjob_decide::plan::PodRef;
+use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
@@ -16,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::error::WriteError;
-use crate::observe::jobs::{JobRecord, WireJob};
+use crate::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::wire::{PodRecord, WirePod};
 
 /// Sends requests.
@@ -74,13 +77,38 @@ impl Writer {
     }
 
     /// Takes our finalizer off, and no other. A pod made anew under the same name refuses the uid in the patch (422).
-    pub async fn release_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<PodRecord> {
+    pub async fn release_pod(&self, namespace: &str, pod: &PodRef, door: Door) -> Result<PodRecord> {
         let patch = serde_json::json!({ "metadata": {
-            "uid": uid,
-            "$deleteFromPrimitiveList/finalizers": [keys::POD_FINALIZER],
+            "uid": pod.uid,
+            "$deleteFromPrimitiveList/finalizers": [pod::finalizer(door)],
         }});
-        let pods = self.pods(namespace);
-        let patch = Patch::Strategic(patch);
+        self.patch_pod(namespace, &pod.name, patch).await
+    }
+
+    /// Makes the job the owner of a pod that has none, and holds the pod for it. A pod that has another controller by now
+    /// refuses a second one (422).
+    pub async fn adopt_pod(&self, job: &Job, pod: &PodRef) -> Result<PodRecord> {
+        let patch = serde_json::json!({ "metadata": {
+            "uid": pod.uid,
+            "ownerReferences": [pod::owner(job)],
+            "finalizers": [pod::finalizer(job.door)],
+        }});
+        self.patch_pod(&job.namespace, &pod.name, patch).await
+    }
+
+    /// The job is the pod's owner no more, does not hold it, and does not watch it.
+    pub async fn disown_pod(&self, job: &Job, pod: &PodRef) -> Result<PodRecord> {
+        let patch = serde_json::json!({ "metadata": {
+            "uid": pod.uid,
+            "ownerReferences": [{ "$patch": "delete", "uid": job.uid }],
+            "$deleteFromPrimitiveList/finalizers": [pod::finalizer(job.door)],
+            "labels": { keys::ATTEMPT: null },
+        }});
+        self.patch_pod(&job.namespace, &pod.name, patch).await
+    }
+
+    async fn patch_pod(&self, namespace: &str, name: &str, patch: serde_json::Value) -> Result<PodRecord> {
+        let (pods, patch) = (self.pods(namespace), Patch::Strategic(patch));
         Ok(self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?.into())
     }
 
@@ -94,10 +122,18 @@ impl Writer {
     }
 
     /// Writes a status if the job is still the one that it was decided on.
-    pub async fn write_status(&self, job: &JobRecord, status: &BatchJobStatus) -> Result<JobRecord> {
+    pub async fn write_status(&self, record: &JobRecord, job: &Job, status: &BatchJobStatus) -> Result<JobRecord> {
+        let found = match record.key.door {
+            Door::BatchJob => self.replace_status(record, status).await?,
+            Door::ManagedJob => self.patch_status(record, job, status).await?,
+        };
+        found.record().ok_or(WriteError::Unexpected("says that somebody else runs the job"))
+    }
+
+    async fn replace_status(&self, job: &JobRecord, status: &BatchJobStatus) -> Result<AnyJob> {
         let body = serde_json::json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": "BatchJob",
+            "apiVersion": job.key.api_version(),
+            "kind": job.key.kind(),
             "metadata": {
                 "name": &*job.key.name,
                 "namespace": &*job.key.namespace,
@@ -109,15 +145,45 @@ impl Writer {
         let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
         let url = BatchJob::url_path(&(), Some(&job.key.namespace));
         let request = Request::new(url).replace_subresource("status", &job.key.name, &PostParams::default(), body);
-        Ok(self.send::<WireJob>(request.map_err(kube::Error::BuildRequest)?).await?.into())
+        Ok(self.send::<WireBatchJob>(request.map_err(kube::Error::BuildRequest)?).await?.into())
     }
 
-    pub async fn job(&self, namespace: &str, name: &str) -> Result<JobRecord> {
-        let jobs: Api<WireJob> = Api::namespaced(self.client.clone(), namespace);
-        Ok(self.limited(jobs.get(name)).await?.into())
+    /// The status and the ledger of a managed Job, in one request: both or neither.
+    async fn patch_status(&self, record: &JobRecord, job: &Job, status: &BatchJobStatus) -> Result<AnyJob> {
+        let (status, ledger) = managed::write(job, status);
+        let patch = Patch::Merge(serde_json::json!({
+            "metadata": {
+                "uid": &*record.uid,
+                "resourceVersion": &*record.resource_version,
+                "annotations": { keys::LEDGER: ledger },
+            },
+            "status": every_field(&status).map_err(kube::Error::SerdeError)?,
+        }));
+        let url = BatchV1Job::url_path(&(), Some(&record.key.namespace));
+        let request = Request::new(url).patch_subresource("status", &record.key.name, &PatchParams::default(), &patch);
+        let found = self.send::<WireManagedJob>(request.map_err(kube::Error::BuildRequest)?).await?;
+        let found = AnyJob::from(found);
+        if found.ledger() != Some(&ledger) {
+            return Err(WriteError::Unexpected("has not the annotation batchjob.dev/ledger that was written"));
+        }
+        Ok(found)
     }
 
-    /// Deletes a job and its pods, the pods first, if it is still as it was decided on: somebody may just have given it
+    pub async fn job(&self, key: &JobKey) -> Result<AnyJob> {
+        let client = self.client.clone();
+        Ok(match key.door {
+            Door::BatchJob => {
+                let jobs: Api<WireBatchJob> = Api::namespaced(client, &key.namespace);
+                self.limited(jobs.get(&key.name)).await?.into()
+            }
+            Door::ManagedJob => {
+                let jobs: Api<WireManagedJob> = Api::namespaced(client, &key.namespace);
+                self.limited(jobs.get(&key.name)).await?.into()
+            }
+        })
+    }
+
+    /// Deletes a BatchJob and its pods, the pods first, if it is still as it was decided on: somebody may just have given it
     /// a longer life.
     pub async fn delete_job(&self, job: &JobRecord) -> Result<()> {
         let params = DeleteParams {
@@ -141,5 +207,63 @@ impl Writer {
 
     fn pods(&self, namespace: &str) -> Api<WirePod> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+/// The fields of a Job's status.
+const JOB_STATUS_FIELDS: [&str; 11] = [
+    "active",
+    "completedIndexes",
+    "completionTime",
+    "conditions",
+    "failed",
+    "failedIndexes",
+    "ready",
+    "startTime",
+    "succeeded",
+    "terminating",
+    "uncountedTerminatedPods",
+];
+
+/// The status with null for what is absent, so that a merge patch leaves nothing of the old one.
+fn every_field(status: &JobStatus) -> serde_json::Result<serde_json::Value> {
+    let mut fields: serde_json::Map<_, _> =
+        JOB_STATUS_FIELDS.into_iter().map(|field| (field.to_owned(), serde_json::Value::Null)).collect();
+    if let serde_json::Value::Object(present) = serde_json::to_value(status)? {
+        fields.extend(present);
+    }
+    Ok(fields.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_status_is_written() {
+        // Whoever adds a field to the type must name it here.
+        let full = JobStatus {
+            active: Some(1),
+            completed_indexes: Some("0".to_owned()),
+            completion_time: Some(Time(Timestamp::UNIX_EPOCH)),
+            conditions: Some(Vec::new()),
+            failed: Some(1),
+            failed_indexes: Some("1".to_owned()),
+            ready: Some(1),
+            start_time: Some(Time(Timestamp::UNIX_EPOCH)),
+            succeeded: Some(1),
+            terminating: Some(1),
+            uncounted_terminated_pods: Some(Default::default()),
+        };
+        let names = |status: &JobStatus| {
+            let written = every_field(status).expect("JSON");
+            written.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(names(&full), JOB_STATUS_FIELDS);
+        assert_eq!(names(&JobStatus::default()), JOB_STATUS_FIELDS);
+        assert_eq!(every_field(&JobStatus::default()).expect("JSON")["active"], serde_json::Value::Null);
     }
 }

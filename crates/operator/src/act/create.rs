@@ -59,7 +59,8 @@ impl Actor {
             class: error.class(),
             source: error,
         })?;
-        if record.owner.as_ref().is_some_and(|owner| *owner.uid == *job.uid) {
+        // One that has lost its owner is known from now on, and adopted by the next pass.
+        if record.place().uid() == job.uid {
             self.pods.created(record);
             return Ok(());
         }

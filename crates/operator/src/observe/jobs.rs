@@ -1,100 +1,11 @@
-//! The jobs, by name and by uid, fed by watch events and by our own writes.
+//! The jobs of both kinds, by name and by uid, fed by watch events and by our own writes.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use batchjob_crd::{BatchJob, BatchJobStatus};
-use batchjob_decide::observed::{Door, Job};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
-
-use super::lenient::metadata;
+use super::job::{JobKey, JobRecord, WireJob};
 use super::watch::{Change, Sink};
-
-/// The name of a job, under which it is queued. What is deleted and made again has the same one, and another uid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobKey {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for JobKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// A job as it is kept.
-#[derive(Clone, Debug)]
-pub struct JobRecord {
-    pub key: JobKey,
-    pub uid: Arc<str>,
-    pub version: u64,
-    pub resource_version: Arc<str>,
-    /// Somebody has asked for its deletion, and a finalizer still holds it.
-    pub is_deleted: bool,
-    pub content: Content,
-}
-
-#[derive(Clone, Debug)]
-pub enum Content {
-    Job(Arc<Job>),
-    /// Its JSON is not a BatchJob: it is reported on itself, and stops nobody else.
-    Unreadable {
-        error: Arc<str>,
-    },
-}
-
-/// A job as it comes over the wire: its metadata can always be read, the rest if it is a BatchJob's.
-#[derive(kube::Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = BatchJob)]
-pub struct WireJob {
-    #[serde(deserialize_with = "metadata")]
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: serde_json::Value,
-    #[serde(default)]
-    status: Option<serde_json::Value>,
-}
-
-impl From<WireJob> for JobRecord {
-    fn from(wire: WireJob) -> JobRecord {
-        let WireJob { metadata, spec, status } = wire;
-        let key = JobKey {
-            namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
-            name: metadata.name.as_deref().unwrap_or_default().into(),
-        };
-        let resource_version = metadata.resource_version.unwrap_or_default();
-        let uid = metadata.uid.unwrap_or_default();
-        let is_deleted = metadata.deletion_timestamp.is_some();
-        let status = status
-            .filter(|status| !status.is_null())
-            .map_or_else(|| Ok(BatchJobStatus::default()), serde_json::from_value);
-        let content = match (serde_json::from_value(spec), status) {
-            (Ok(spec), Ok(status)) => Content::Job(Arc::new(Job {
-                door: Door::BatchJob,
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
-                uid: uid.clone(),
-                generation: metadata.generation.unwrap_or_default(),
-                is_deleted,
-                spec,
-                status,
-            })),
-            (Err(error), _) => Content::Unreadable { error: format!("spec: {error}").into() },
-            (_, Err(error)) => Content::Unreadable { error: format!("status: {error}").into() },
-        };
-        JobRecord {
-            key,
-            uid: uid.into(),
-            version: super::version(&resource_version),
-            resource_version: resource_version.into(),
-            is_deleted,
-            content,
-        }
-    }
-}
 
 /// The jobs.
 #[derive(Debug, Default)]
@@ -144,12 +55,14 @@ impl Jobs {
 }
 
 impl Map {
-    fn apply(&mut self, record: JobRecord) {
+    fn apply(&mut self, mut record: JobRecord) {
         if let Some(known) = self.by_key.get(&record.key) {
             if known.version > record.version {
                 return;
             }
-            if known.uid != record.uid {
+            if known.uid == record.uid {
+                record.keep_ledger_of(known);
+            } else {
                 let gone = known.uid.clone();
                 self.by_uid.remove(&gone);
             }
@@ -168,22 +81,30 @@ impl Map {
     }
 }
 
-/// Feeds [`Jobs`] from a watch and tells whom it concerns.
-pub struct JobSink<F> {
-    pub jobs: Arc<Jobs>,
+/// Feeds the jobs of one kind to [`Jobs`] from a watch and tells whom it concerns.
+pub struct JobSink<W, F> {
+    jobs: Arc<Jobs>,
     /// A job has changed, or is gone.
-    pub notify: F,
+    notify: F,
+    kind: PhantomData<fn() -> W>,
 }
 
-impl<F: Fn(&JobKey) + Send> Sink for JobSink<F> {
+impl<W, F> JobSink<W, F> {
+    pub fn new(jobs: Arc<Jobs>, notify: F) -> JobSink<W, F> {
+        JobSink { jobs, notify, kind: PhantomData }
+    }
+}
+
+impl<W: WireJob, F: Fn(&JobKey) + Send> Sink for JobSink<W, F> {
     type Record = JobRecord;
-    type Wire = WireJob;
+    type Wire = W;
 
-    const KIND: &'static str = "BatchJob";
-    const WHERE_FROM: &'static str = "install its CRD, with the Helm chart or kubectl apply -f crds/batchjobs.yaml";
+    const KIND: &'static str = W::KIND;
+    const WHERE_FROM: &'static str = W::WHERE_FROM;
+    const WHAT_ALLOWS: &'static str = W::WHAT_ALLOWS;
 
-    fn record(wire: Self::Wire) -> JobRecord {
-        wire.into()
+    fn record(wire: W) -> Option<JobRecord> {
+        wire.into().record()
     }
 
     fn change(&mut self, change: Change<JobRecord>) {
@@ -201,11 +122,12 @@ impl<F: Fn(&JobKey) + Send> Sink for JobSink<F> {
                 let mut concerned: Vec<JobKey> = objects.iter().map(|record| record.key.clone()).collect();
                 {
                     let mut map = self.jobs.lock();
-                    let listed: HashMap<Arc<str>, ()> = objects.iter().map(|record| (record.uid.clone(), ())).collect();
+                    let listed: HashSet<Arc<str>> = objects.iter().map(|record| record.uid.clone()).collect();
                     let gone: Vec<JobKey> = map
                         .by_key
                         .values()
-                        .filter(|known| !listed.contains_key(&known.uid))
+                        // The other kind has a list of its own.
+                        .filter(|known| known.key.door == W::DOOR && !listed.contains(&known.uid))
                         .map(|known| known.key.clone())
                         .collect();
                     for key in &gone {
@@ -224,35 +146,31 @@ impl<F: Fn(&JobKey) + Send> Sink for JobSink<F> {
 
 #[cfg(test)]
 mod tests {
+    use batchjob_crd::keys;
+    use serde_json::{Value, json};
+
+    use super::super::job::{WireBatchJob, WireManagedJob};
     use super::*;
 
-    fn read(json: serde_json::Value) -> JobRecord {
-        serde_json::from_value::<WireJob>(json).expect("any job can be read so far").into()
+    fn object(uid: &str, version: u64, manager: Option<&str>) -> Value {
+        let metadata = json!({ "name": "etl", "namespace": "ns", "uid": uid, "resourceVersion": version.to_string() });
+        json!({ "metadata": metadata, "spec": { "template": {}, "managedBy": manager } })
+    }
+
+    fn read<W: WireJob>(object: Value) -> Option<JobRecord> {
+        serde_json::from_value::<W>(object).expect("any job can be read so far").into().record()
     }
 
     fn job(uid: &str, version: u64) -> JobRecord {
-        let metadata =
-            serde_json::json!({ "name": "etl", "namespace": "ns", "uid": uid, "resourceVersion": version.to_string() });
-        read(serde_json::json!({ "metadata": metadata, "spec": { "template": {} } }))
+        read::<WireBatchJob>(object(uid, version, None)).expect("ours")
     }
 
-    #[test]
-    fn what_is_no_batchjob_is_unreadable_by_itself() {
-        let record = read(serde_json::json!({ "metadata": { "name": "x" }, "spec": { "completions": "many" } }));
-        assert!(
-            matches!(record.content, Content::Unreadable { ref error } if error.starts_with("spec: ")),
-            "{record:?}"
-        );
+    fn managed_job(uid: &str, version: u64) -> JobRecord {
+        read::<WireManagedJob>(object(uid, version, Some(keys::MANAGED_BY))).expect("ours")
     }
 
-    /// Anybody who may update a job can write such a time, and must not stop the list of all the others with it.
-    #[test]
-    fn the_times_of_managed_fields_are_not_read() {
-        let fields = serde_json::json!([{ "manager": "me", "time": "9999-12-31T23:59:59Z" }]);
-        let record = read(
-            serde_json::json!({ "metadata": { "name": "x", "managedFields": fields }, "spec": { "template": {} } }),
-        );
-        assert!(matches!(record.content, Content::Job(_)));
+    fn sink<W: WireJob>(jobs: &Arc<Jobs>) -> impl Sink<Record = JobRecord, Wire = W> {
+        JobSink::<W, _>::new(jobs.clone(), |_: &JobKey| {})
     }
 
     #[test]
@@ -266,5 +184,76 @@ mod tests {
         assert!(jobs.get(&key).is_none());
         jobs.wrote(job("second", 10));
         assert_eq!(jobs.len(), 0, "an answer that comes late brings nothing back");
+    }
+
+    #[test]
+    fn a_batchjob_and_a_job_of_one_name_are_two_and_each_is_found_by_its_uid() {
+        let jobs = Arc::new(Jobs::default());
+        sink::<WireBatchJob>(&jobs).change(Change::Applied(job("a", 1)));
+        sink::<WireManagedJob>(&jobs).change(Change::Applied(managed_job("b", 2)));
+        assert_eq!(jobs.len(), 2);
+        let found = |uid| jobs.key_of(uid).map(|key| key.to_string());
+        assert_eq!((found("a"), found("b")), (Some("ns/etl".to_owned()), Some("job.batch ns/etl".to_owned())));
+    }
+
+    #[test]
+    fn a_list_of_one_kind_says_nothing_about_the_other() {
+        let jobs = Arc::new(Jobs::default());
+        sink::<WireBatchJob>(&jobs).change(Change::Applied(job("a", 1)));
+        sink::<WireManagedJob>(&jobs).change(Change::Replaced { objects: vec![managed_job("b", 2)], version: 5 });
+        assert_eq!(jobs.len(), 2);
+        sink::<WireManagedJob>(&jobs).change(Change::Replaced { objects: Vec::new(), version: 6 });
+        assert!(jobs.key_of("a").is_some() && jobs.key_of("b").is_none());
+    }
+
+    #[test]
+    fn a_job_made_again_with_another_manager_is_forgotten() {
+        let made_again = || read::<WireManagedJob>(object("second", 9, Some("example.com/other")));
+        assert!(made_again().is_none());
+        let jobs = Arc::new(Jobs::default());
+        let mut watch = sink::<WireManagedJob>(&jobs);
+        watch.change(Change::Applied(managed_job("first", 1)));
+        watch.change(Change::Deleted(managed_job("first", 8)));
+        assert_eq!(jobs.len(), 0, "the watch tells of the end of the first one");
+
+        watch.change(Change::Applied(managed_job("first", 1)));
+        watch.change(Change::Replaced { objects: made_again().into_iter().collect(), version: 10 });
+        assert_eq!((jobs.len(), jobs.key_of("first")), (0, None), "a list tells what there is");
+    }
+
+    #[test]
+    fn a_ledger_that_somebody_takes_off_or_breaks_still_holds() {
+        let with = |uid, version, ledger: Option<&str>| {
+            let mut object = object(uid, version, Some(keys::MANAGED_BY));
+            object["metadata"]["annotations"] = json!({ keys::LEDGER: ledger });
+            object["status"] = json!({ "failed": 1, "active": 1 });
+            read::<WireManagedJob>(object).expect("ours")
+        };
+        let jobs = Arc::new(Jobs::default());
+        let mut watch = sink::<WireManagedJob>(&jobs);
+        let open = |key: &JobKey| match jobs.get(key).expect("there").content {
+            super::super::job::Content::Job(job) => (job.status.open_indexes.clone(), job.status.reason.clone()),
+            unreadable => panic!("{unreadable:?}"),
+        };
+        let ours = with("u", 1, Some(r#"{"reason":"Running","failed":1,"openIndexes":"0:2/1@50"}"#));
+        let key = ours.key.clone();
+        watch.change(Change::Applied(ours));
+        let ledger = Some("0:2/1@50".to_owned());
+        for (version, broken) in [(2, None), (3, Some("{"))] {
+            watch.change(Change::Applied(with("u", version, broken)));
+            assert_eq!(open(&key), (ledger.clone(), Some(String::new())), "with that reason it is written again");
+        }
+        watch.change(Change::Applied(with("another", 4, None)));
+        assert_eq!(open(&key), (None, None), "of another job it says nothing");
+    }
+
+    #[test]
+    fn a_job_made_again_that_is_ours_now_is_another_one() {
+        let jobs = Arc::new(Jobs::default());
+        let mut watch = sink::<WireManagedJob>(&jobs);
+        watch.change(Change::Applied(managed_job("first", 1)));
+        watch.change(Change::Applied(managed_job("second", 9)));
+        assert_eq!((jobs.len(), jobs.key_of("first")), (1, None));
+        assert!(jobs.key_of("second").is_some());
     }
 }

@@ -3,6 +3,9 @@
 //! The API server takes times up to the end of the year 9999 and grace periods of any length; a list in which one time
 //! cannot be read would be no list at all, and whoever wrote it would have stopped the operator for everybody.
 
+use std::collections::BTreeMap;
+
+use batchjob_crd::keys;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::{Deserialize, Deserializer};
@@ -13,8 +16,19 @@ pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
-/// Metadata without what is large, not read, or another's: annotations, labels, managed fields.
+/// Metadata without what is large, not read, or another's: managed fields, and all annotations and labels but the ones
+/// that say something to us.
 pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Default, Deserialize)]
+    struct Annotations {
+        #[serde(rename = "batchjob.dev/ledger")]
+        ledger: Option<String>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Labels {
+        #[serde(rename = "batch.kubernetes.io/controller-uid")]
+        controller_uid: Option<String>,
+    }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Read {
@@ -29,7 +43,10 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         deletion_grace_period_seconds: Option<i64>,
         finalizers: Option<Vec<String>>,
         owner_references: Option<Vec<OwnerReference>>,
+        annotations: Option<Annotations>,
+        labels: Option<Labels>,
     }
+    let only = |key: &str, value: Option<String>| value.map(|value| BTreeMap::from([(key.to_owned(), value)]));
     let read = Read::deserialize(deserializer)?;
     // A deletion is a deletion, whenever it is to be over.
     let deletion = read.deletion_timestamp.map(|text| Time(text.parse().unwrap_or(Timestamp::MAX)));
@@ -44,6 +61,24 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         deletion_grace_period_seconds: read.deletion_grace_period_seconds,
         finalizers: read.finalizers,
         owner_references: read.owner_references,
+        annotations: only(keys::LEDGER, read.annotations.unwrap_or_default().ledger),
+        labels: only(keys::CONTROLLER_UID, read.labels.unwrap_or_default().controller_uid),
         ..ObjectMeta::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_annotations_and_labels_only_our_own_are_read() {
+        let json = serde_json::json!({
+            "annotations": { keys::LEDGER: "{}", "kubectl.kubernetes.io/last-applied-configuration": "long" },
+            "labels": { keys::CONTROLLER_UID: "uid", "app": "etl" },
+        });
+        let read = metadata(json).expect("metadata");
+        assert_eq!(read.annotations, Some(BTreeMap::from([(keys::LEDGER.to_owned(), "{}".to_owned())])));
+        assert_eq!(read.labels, Some(BTreeMap::from([(keys::CONTROLLER_UID.to_owned(), "uid".to_owned())])));
+    }
 }

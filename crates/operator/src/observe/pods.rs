@@ -1,13 +1,13 @@
-//! The pods, by the uid of their owner, fed by watch events and by our own writes.
+//! The pods, by the uid of their owner, or of the job that their label names, fed by watch events and by our own writes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use batchjob_decide::observed::Pod;
+use batchjob_decide::observed::{Door, Pod};
 use tokio::sync::mpsc;
 
 use super::watch::{Change, Sink};
-use super::wire::{Owner, PodRecord, WirePod};
+use super::wire::{Owner, Place, PodRecord, WirePod};
 
 /// The pods.
 #[derive(Debug, Default)]
@@ -17,30 +17,37 @@ pub struct Pods {
 
 #[derive(Debug, Default)]
 struct Map {
-    by_owner: HashMap<Box<str>, HashMap<Box<str>, PodRecord>>,
-    /// Whose pod it is, because the owner may be taken off a pod.
-    owner_of: HashMap<Box<str>, Box<str>>,
+    by_place: HashMap<Place, HashMap<Box<str>, PodRecord>>,
+    /// Where each pod is, because its owner may be taken off it, and given back.
+    place_of: HashMap<Box<str>, Place>,
 }
 
-/// The pods of one owner that still carry our finalizer.
+/// The pods of one owner that a finalizer of ours still holds.
 #[derive(Debug)]
 pub struct Held {
     pub namespace: Box<str>,
     /// None: nobody owns them.
     pub owner: Option<Owner>,
+    /// Whose finalizer it is.
+    pub holder: Door,
     pub pods: Vec<Arc<Pod>>,
 }
 
 impl Pods {
     /// The pods of a job. One in another namespace that names it as its owner is somebody's forgery.
     pub fn of(&self, namespace: &str, owner: &str) -> Vec<Arc<Pod>> {
+        self.lock().at(namespace, &Place::Owned(owner.into()))
+    }
+
+    /// The pods of a job, and those that nobody owns and whose label names the job: one moment of both, for a pod may go
+    /// from the ones to the others.
+    pub fn with_orphans_of(&self, namespace: &str, job: &str) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
         let map = self.lock();
-        let records = map.by_owner.get(owner).into_iter().flat_map(HashMap::values);
-        records.filter(|record| *record.namespace == *namespace).map(|record| record.pod.clone()).collect()
+        (map.at(namespace, &Place::Owned(job.into())), map.at(namespace, &Place::Orphan(job.into())))
     }
 
     pub fn len(&self) -> usize {
-        self.lock().owner_of.len()
+        self.lock().place_of.len()
     }
 
     /// A pod that we have created, or found when we wanted to.
@@ -51,7 +58,7 @@ impl Pods {
     /// The answer to another write of ours. It never brings back a pod that is gone.
     pub fn wrote(&self, record: PodRecord) {
         let mut map = self.lock();
-        if map.owner_of.contains_key(&record.pod.uid) {
+        if map.place_of.contains_key(&record.pod.uid) {
             map.apply(record);
         }
     }
@@ -61,23 +68,29 @@ impl Pods {
         self.lock().remove(uid, u64::MAX);
     }
 
-    /// The pods that we hold for an owner that `is_known` does not know.
-    pub fn held_for_others(&self, is_known: impl Fn(&str) -> bool) -> Vec<Held> {
+    /// The pods that we hold for an owner whose uid `is_known` does not know, and those of nobody that `is_wanted` by no
+    /// job.
+    pub fn held_for_others(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&PodRecord) -> bool,
+    ) -> Vec<Held> {
         let map = self.lock();
         let mut all = Vec::new();
-        for (uid, records) in map.by_owner.iter().filter(|(uid, _)| !is_known(uid)) {
-            let held: Vec<&PodRecord> = records.values().filter(|record| record.pod.is_held).collect();
-            let Some(first) = held.first() else { continue };
-            if uid.is_empty() {
+        for (place, records) in &map.by_place {
+            match place {
                 // Nobody's pods are of many namespaces.
-                all.extend(held.iter().map(|record| Held {
-                    namespace: record.namespace.clone(),
-                    owner: None,
-                    pods: vec![record.pod.clone()],
-                }));
-            } else {
-                let pods = held.iter().map(|record| record.pod.clone()).collect();
-                all.push(Held { namespace: first.namespace.clone(), owner: first.owner.clone(), pods });
+                Place::Orphan(_) => {
+                    all.extend(records.values().filter(|record| !is_wanted(record)).filter_map(Held::of));
+                }
+                Place::Owned(uid) if !is_known(uid) => {
+                    let together = records.values().filter_map(Held::of).reduce(|mut held, one| {
+                        held.pods.extend(one.pods);
+                        held
+                    });
+                    all.extend(together);
+                }
+                Place::Owned(_) => {}
             }
         }
         all
@@ -89,45 +102,58 @@ impl Pods {
     }
 }
 
+impl Held {
+    /// One pod; None if nothing of ours holds it.
+    pub fn of(record: &PodRecord) -> Option<Held> {
+        let (namespace, owner) = (record.namespace.clone(), record.owner.clone());
+        record.holder.map(|holder| Held { namespace, owner, holder, pods: vec![record.pod.clone()] })
+    }
+}
+
 impl Map {
+    fn at(&self, namespace: &str, place: &Place) -> Vec<Arc<Pod>> {
+        let records = self.by_place.get(place).into_iter().flat_map(HashMap::values);
+        records.filter(|record| *record.namespace == *namespace).map(|record| record.pod.clone()).collect()
+    }
+
     fn apply(&mut self, record: PodRecord) {
         let uid = record.pod.uid.clone();
         if self.version_of(&uid).is_some_and(|known| known > record.version) {
             return;
         }
-        let owner = record.owner_uid();
-        let before = self.owner_of.insert(uid.clone(), owner.clone());
-        if let Some(before) = before.filter(|before| *before != owner) {
+        let place = record.place();
+        let before = self.place_of.insert(uid.clone(), place.clone());
+        if let Some(before) = before.filter(|before| *before != place) {
             self.take(&before, &uid);
         }
-        self.by_owner.entry(owner).or_default().insert(uid, record);
+        self.by_place.entry(place).or_default().insert(uid, record);
     }
 
     /// Removes it unless what is known is newer than `version`.
     fn remove(&mut self, uid: &str, version: u64) {
         if self.version_of(uid).is_some_and(|known| known <= version)
-            && let Some(owner) = self.owner_of.remove(uid)
+            && let Some(place) = self.place_of.remove(uid)
         {
-            self.take(&owner, uid);
+            self.take(&place, uid);
         }
     }
 
-    fn take(&mut self, owner: &str, uid: &str) {
-        if let Some(records) = self.by_owner.get_mut(owner) {
+    fn take(&mut self, place: &Place, uid: &str) {
+        if let Some(records) = self.by_place.get_mut(place) {
             records.remove(uid);
             if records.is_empty() {
-                self.by_owner.remove(owner);
+                self.by_place.remove(place);
             }
         }
     }
 
     fn version_of(&self, uid: &str) -> Option<u64> {
-        let owner = self.owner_of.get(uid)?;
-        Some(self.by_owner.get(owner)?.get(uid)?.version)
+        let place = self.place_of.get(uid)?;
+        Some(self.by_place.get(place)?.get(uid)?.version)
     }
 }
 
-/// Feeds [`Pods`] from a watch and tells whom it concerns: the uid of the owner, empty if nobody owns the pod.
+/// Feeds [`Pods`] from a watch and tells where something has changed.
 pub struct PodSink<F> {
     pub pods: Arc<Pods>,
     pub notify: F,
@@ -135,57 +161,58 @@ pub struct PodSink<F> {
     pub left: mpsc::UnboundedSender<PodRecord>,
 }
 
-impl<F: Fn(&str) + Send> Sink for PodSink<F> {
+impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
     type Record = PodRecord;
     type Wire = WirePod;
 
     const KIND: &'static str = "Pod";
     const WHERE_FROM: &'static str = "this is not a Kubernetes cluster";
+    const WHAT_ALLOWS: &'static str = "allow get, list and watch of pods, as the Helm chart does";
 
-    fn record(wire: WirePod) -> PodRecord {
-        wire.into()
+    fn record(wire: WirePod) -> Option<PodRecord> {
+        Some(wire.into())
     }
 
     fn change(&mut self, change: Change<PodRecord>) {
         match change {
             Change::Applied(record) => {
-                let owner = record.owner_uid();
-                let before = self.pods.lock().owner_of.get(&record.pod.uid).cloned();
+                let place = record.place();
+                let before = self.pods.lock().place_of.get(&record.pod.uid).cloned();
                 self.pods.lock().apply(record);
-                (self.notify)(&owner);
-                if let Some(before) = before.filter(|before| *before != owner) {
+                (self.notify)(&place);
+                if let Some(before) = before.filter(|before| *before != place) {
                     (self.notify)(&before);
                 }
             }
             Change::Deleted(record) => {
-                let owner = record.owner_uid();
+                let place = record.place();
                 self.pods.lock().remove(&record.pod.uid, record.version);
-                (self.notify)(&owner);
+                (self.notify)(&place);
                 if record.pod.is_held && record.pod.deletion.is_none() {
                     // Nobody listens while the operator stops.
                     let _ = self.left.send(record);
                 }
             }
             Change::Replaced { objects, version } => {
-                let mut concerned: HashSet<Box<str>> = objects.iter().map(PodRecord::owner_uid).collect();
+                let mut concerned: HashSet<Place> = objects.iter().map(PodRecord::place).collect();
                 {
                     let mut map = self.pods.lock();
                     let listed: HashSet<&str> = objects.iter().map(|record| &*record.pod.uid).collect();
-                    let gone: Vec<(Box<str>, Box<str>)> = map
-                        .owner_of
+                    let gone: Vec<(Box<str>, Place)> = map
+                        .place_of
                         .iter()
                         .filter(|(uid, _)| !listed.contains(&***uid))
-                        .map(|(uid, owner)| (uid.clone(), owner.clone()))
+                        .map(|(uid, place)| (uid.clone(), place.clone()))
                         .collect();
-                    for (uid, owner) in gone {
+                    for (uid, place) in gone {
                         map.remove(&uid, version);
-                        concerned.insert(owner);
+                        concerned.insert(place);
                     }
                     for record in objects {
                         map.apply(record);
                     }
                 }
-                concerned.iter().for_each(|owner| (self.notify)(owner));
+                concerned.iter().for_each(|place| (self.notify)(place));
             }
         }
     }
@@ -199,15 +226,22 @@ mod tests {
         let finalizers = if held { vec![batchjob_crd::keys::POD_FINALIZER] } else { vec![] };
         let owners = serde_json::json!([{ "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "name": "x", "uid": owner, "controller": true }]);
         let owners = if owner.is_empty() { serde_json::json!([]) } else { owners };
+        let labels = serde_json::json!({ batchjob_crd::keys::CONTROLLER_UID: "job" });
         let pod = serde_json::json!({ "metadata": {
-            "name": uid, "namespace": "ns", "uid": uid, "resourceVersion": version.to_string(),
+            "labels": labels, "name": uid, "namespace": "ns", "uid": uid, "resourceVersion": version.to_string(),
             "finalizers": finalizers, "ownerReferences": owners,
         }});
         serde_json::from_value::<WirePod>(pod).expect("a pod").into()
     }
 
+    /// How many pods the job has, and how many orphans.
+    fn counts(pods: &Pods, namespace: &str) -> (usize, usize) {
+        let (own, orphans) = pods.with_orphans_of(namespace, "job");
+        (own.len(), orphans.len())
+    }
+
     fn sink(pods: &Arc<Pods>) -> impl Sink<Record = PodRecord> {
-        PodSink { pods: pods.clone(), notify: |_: &str| {}, left: mpsc::unbounded_channel().0 }
+        PodSink { pods: pods.clone(), notify: |_: &Place| {}, left: mpsc::unbounded_channel().0 }
     }
 
     #[test]
@@ -248,9 +282,31 @@ mod tests {
         let mut sink = sink(&pods);
         sink.change(Change::Applied(record("a", "job", 5, true)));
         sink.change(Change::Applied(record("a", "", 6, true)));
-        assert_eq!(pods.of("ns", "job").len(), 0);
-        let held = pods.held_for_others(|uid| uid == "job");
+        assert_eq!(counts(&pods, "ns"), (0, 1));
+        let held = pods.held_for_others(|uid| uid == "job", |_| false);
         assert_eq!(held.len(), 1);
         assert!(held[0].owner.is_none());
+        assert_eq!(pods.held_for_others(|_| false, |_| true).len(), 0, "its job wants it");
+        sink.change(Change::Applied(record("a", "job", 7, true)));
+        assert_eq!(counts(&pods, "ns"), (1, 0), "it is taken back");
+    }
+
+    #[test]
+    fn an_orphan_of_another_namespace_is_not_the_jobs() {
+        let pods = Arc::new(Pods::default());
+        sink(&pods).change(Change::Applied(record("a", "", 5, true)));
+        assert_eq!((counts(&pods, "ns"), counts(&pods, "other")), ((0, 1), (0, 0)));
+    }
+
+    #[test]
+    fn the_job_of_an_orphan_is_told_of_it() {
+        let told = std::sync::Mutex::new(Vec::new());
+        let notify = |place: &Place| told.lock().expect("not poisoned").push(place.clone());
+        let mut sink = PodSink { pods: Arc::default(), notify, left: mpsc::unbounded_channel().0 };
+        sink.change(Change::Applied(record("a", "job", 5, true)));
+        sink.change(Change::Applied(record("a", "", 6, true)));
+        sink.change(Change::Deleted(record("a", "", 7, true)));
+        let (owned, orphan) = (Place::Owned("job".into()), Place::Orphan("job".into()));
+        assert_eq!(*told.lock().expect("not poisoned"), [owned.clone(), orphan.clone(), owned, orphan]);
     }
 }

@@ -3,9 +3,9 @@
 use batchjob_decide::Observed;
 use jiff::Timestamp;
 
-use super::jobs::{Content, JobRecord, Jobs};
+use super::job::{Content, JobKey, JobRecord};
+use super::jobs::Jobs;
 use super::pods::Pods;
-use crate::observe::jobs::JobKey;
 
 /// What the caches know of one job.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum Snapshot {
         record: JobRecord,
         observed: Observed,
     },
-    /// Its JSON is not a BatchJob.
+    /// Its JSON is not that of its kind.
     Unreadable {
         record: JobRecord,
         error: String,
@@ -31,8 +31,8 @@ pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey) -> Snapshot {
             return Snapshot::Unreadable { record, error };
         }
     };
-    let pods = pods.of(&record.key.namespace, &record.uid);
-    Snapshot::Job { observed: Observed { job, pods, orphans: Vec::new(), obstacle: None, now: now() }, record }
+    let (pods, orphans) = pods.with_orphans_of(&record.key.namespace, &record.uid);
+    Snapshot::Job { observed: Observed { job, pods, orphans, obstacle: None, now: now() }, record }
 }
 
 /// The time of a pass.

@@ -1,4 +1,4 @@
-//! A list and then its changes, for ever: the one loop behind both caches.
+//! A list and then its changes, for ever: the one loop behind all caches.
 //!
 //! Our own rather than kube's `watcher`, for four reasons: a pod is turned into its small record as soon as its page is
 //! read; every list is a consistent read; a list that keeps failing is retried ever more slowly; and a connection that
@@ -51,8 +51,11 @@ pub trait Sink: Send {
     const KIND: &'static str;
     /// What to do where the API server does not know the kind.
     const WHERE_FROM: &'static str;
+    /// What to do where the API server does not let us read the kind.
+    const WHAT_ALLOWS: &'static str;
 
-    fn record(wire: Self::Wire) -> Self::Record;
+    /// None: it is nothing of ours, and is dropped.
+    fn record(wire: Self::Wire) -> Option<Self::Record>;
     fn change(&mut self, change: Change<Self::Record>);
 }
 
@@ -89,10 +92,12 @@ pub async fn run<S: Sink>(
                 }
             }
             Err(error) => {
-                if error.is_not_found() {
-                    tracing::warn!("the API server knows no {}: {}", S::KIND, S::WHERE_FROM);
-                } else {
-                    tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next());
+                match error.code() {
+                    Some(404) => tracing::warn!("the API server knows no {}: {}", S::KIND, S::WHERE_FROM),
+                    Some(403) => {
+                        tracing::error!(%error, "the operator may not read any {}: {}", S::KIND, S::WHAT_ALLOWS);
+                    }
+                    _ => tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next()),
                 }
                 backoff.wait().await;
             }
@@ -112,7 +117,7 @@ async fn list<S: Sink>(
     loop {
         // No resourceVersion: the API server answers with what is true now (a consistent read), not with its cache.
         let page = timeout(request_timeout, api.list(&params)).await.map_err(|_| ListError::TimedOut)??;
-        objects.extend(page.items.into_iter().map(S::record));
+        objects.extend(page.items.into_iter().filter_map(S::record));
         let version = page.metadata.resource_version.unwrap_or_default();
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
@@ -133,8 +138,12 @@ enum ListError {
 }
 
 impl ListError {
-    fn is_not_found(&self) -> bool {
-        matches!(self, ListError::Client(kube::Error::Api(status)) if status.code == 404)
+    /// The HTTP status of the answer, if there was one.
+    fn code(&self) -> Option<u16> {
+        match self {
+            ListError::Client(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
     }
 }
 
@@ -164,11 +173,15 @@ async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     remember(&mut version, &object);
-                    sink.change(Change::Applied(S::record(object)));
+                    if let Some(record) = S::record(object) {
+                        sink.change(Change::Applied(record));
+                    }
                 }
                 Ok(WatchEvent::Deleted(object)) => {
                     remember(&mut version, &object);
-                    sink.change(Change::Deleted(S::record(object)));
+                    if let Some(record) = S::record(object) {
+                        sink.change(Change::Deleted(record));
+                    }
                 }
                 Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
                 // 410: the API server no longer has what came after our version.

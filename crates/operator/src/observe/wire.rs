@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
-use batchjob_decide::observed::{Condition, Container, ContainerState, Deletion, Pod, PodCondition, PodPhase, Role};
+use batchjob_decide::job::pod::finalizer;
+use batchjob_decide::observed::{
+    Condition, Container, ContainerState, Deletion, Door, Pod, PodCondition, PodPhase, Role,
+};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 
-use batchjob_crd::keys;
+use batchjob_crd::{GROUP, keys};
 
 use super::lenient::{metadata, time};
 
@@ -112,14 +115,38 @@ pub struct WireTerminated {
 pub struct PodRecord {
     pub namespace: Box<str>,
     pub owner: Option<Owner>,
+    /// The uid of the job in the label of a pod that nobody owns.
+    orphan_of: Option<Box<str>>,
+    /// Whose finalizer holds it.
+    pub holder: Option<Door>,
     pub version: u64,
     pub pod: Arc<Pod>,
 }
 
 impl PodRecord {
-    /// The uid of its owner; empty if nobody owns it.
-    pub fn owner_uid(&self) -> Box<str> {
-        self.owner.as_ref().map_or_else(Box::default, |owner| owner.uid.clone())
+    pub fn place(&self) -> Place {
+        match &self.owner {
+            Some(owner) => Place::Owned(owner.uid.clone()),
+            None => Place::Orphan(self.orphan_of.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// Where a pod belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// To the owner with this uid.
+    Owned(Box<str>),
+    /// To nobody; its label has this uid of a job, or it has no such label.
+    Orphan(Box<str>),
+}
+
+impl Place {
+    /// The job that it concerns; empty if there is none.
+    pub fn uid(&self) -> &str {
+        match self {
+            Place::Owned(uid) | Place::Orphan(uid) => uid,
+        }
     }
 }
 
@@ -128,25 +155,57 @@ impl PodRecord {
 pub struct Owner {
     pub uid: Box<str>,
     pub name: Box<str>,
+    /// None: it is no kind that a job comes as.
+    pub door: Option<Door>,
+}
+
+impl Owner {
+    fn read(owner: &OwnerReference) -> Owner {
+        // Of whatever version: it is the same object.
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let door = match (group, &*owner.kind) {
+            (GROUP, "BatchJob") => Some(Door::BatchJob),
+            ("batch", "Job") => Some(Door::ManagedJob),
+            _ => None,
+        };
+        Owner { uid: owner.uid.as_str().into(), name: owner.name.as_str().into(), door }
+    }
 }
 
 impl WirePod {
     fn owner(&self) -> Option<Owner> {
         let mut owners = self.metadata.owner_references.iter().flatten();
-        let owner = owners.find(|owner| owner.controller == Some(true))?;
-        Some(Owner { uid: owner.uid.as_str().into(), name: owner.name.as_str().into() })
+        owners.find(|owner| owner.controller == Some(true)).map(Owner::read)
+    }
+
+    fn label(&self) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(keys::CONTROLLER_UID).map(String::as_str)
+    }
+
+    /// Whose finalizer holds it: of a pod that has an owner, only that of the owner's kind is ours.
+    fn holder(&self, owner: Option<&Owner>) -> Option<Door> {
+        let has = |door: &Door| self.metadata.finalizers.iter().flatten().any(|found| found == finalizer(*door));
+        match owner {
+            Some(owner) => owner.door.filter(has),
+            None => [Door::BatchJob, Door::ManagedJob].into_iter().find(has),
+        }
     }
 }
 
 impl From<WirePod> for PodRecord {
     fn from(wire: WirePod) -> PodRecord {
         let owner = wire.owner();
+        let holder = wire.holder(owner.as_ref());
+        let orphan_of = wire.label().filter(|_| owner.is_none()).map(Box::from);
+        let is_selected = owner.as_ref().is_none_or(|owner| wire.label() == Some(&*owner.uid));
         let resource_version = wire.metadata.resource_version.clone().unwrap_or_default();
         PodRecord {
             namespace: wire.metadata.namespace.as_deref().unwrap_or_default().into(),
             owner,
+            orphan_of,
+            holder,
             version: super::version(&resource_version),
-            pod: Arc::new(pod(wire, resource_version)),
+            pod: Arc::new(Pod { is_held: holder.is_some(), is_selected, ..pod(wire, resource_version) }),
         }
     }
 }
@@ -176,8 +235,6 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         resource_version: resource_version.into(),
         created: metadata.creation_timestamp.map(|time| time.0),
         deletion,
-        is_held: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == keys::POD_FINALIZER),
-        is_selected: true,
         node: spec.node_name.filter(|name| !name.is_empty()),
         phase: match status.phase {
             WirePhase::Running => PodPhase::Running,
@@ -191,6 +248,7 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         unschedulable,
         containers: inits.chain(mains).collect(),
         conditions: conditions(status.phase, &status.conditions),
+        ..Pod::default()
     }
 }
 
@@ -304,6 +362,43 @@ mod tests {
         let owner = |uid: &str, controller: bool| serde_json::json!({ "apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": controller });
         let record =
             read(serde_json::json!({ "metadata": { "ownerReferences": [owner("a", false), owner("b", true)] } }));
-        assert_eq!(record.owner, Some(Owner { uid: "b".into(), name: "x".into() }));
+        assert_eq!(record.owner, Some(Owner { uid: "b".into(), name: "x".into(), door: None }));
+    }
+
+    /// A pod of that owner, of nobody if it is empty, with one of the two finalizers and the label of a job.
+    fn owned(api_version: &str, kind: &str, finalizer: &str, label: &str) -> PodRecord {
+        let owner =
+            serde_json::json!({ "apiVersion": api_version, "kind": kind, "name": "x", "uid": "u", "controller": true });
+        let owners = if kind.is_empty() { vec![] } else { vec![owner] };
+        read(serde_json::json!({ "metadata": {
+            "ownerReferences": owners, "finalizers": [finalizer], "labels": { keys::CONTROLLER_UID: label },
+        }}))
+    }
+
+    #[test]
+    fn what_holds_a_pod_is_the_finalizer_of_its_owners_kind() {
+        let (ours, of_job) = (keys::POD_FINALIZER, keys::JOB_POD_FINALIZER);
+        let cases = [
+            (("batchjob.dev/v1alpha1", "BatchJob"), [Some(Door::BatchJob), None]),
+            (("batchjob.dev/v2", "BatchJob"), [Some(Door::BatchJob), None]),
+            (("batch/v1", "Job"), [None, Some(Door::ManagedJob)]),
+            (("apps/v1", "ReplicaSet"), [None, None]),
+            (("example.com/v1", "Job"), [None, None]),
+            (("", ""), [Some(Door::BatchJob), Some(Door::ManagedJob)]),
+        ];
+        for ((api_version, kind), holders) in cases {
+            let found = [ours, of_job].map(|finalizer| owned(api_version, kind, finalizer, "u").holder);
+            assert_eq!(found, holders, "{api_version} {kind}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_selected_while_its_label_is_that_of_its_owner() {
+        let is_selected = |kind, label| owned("batch/v1", kind, "x", label).pod.is_selected;
+        assert!(is_selected("Job", "u") && !is_selected("Job", "other"));
+        assert!(is_selected("", "other"), "it has no owner");
+        let orphan = owned("", "", "x", "u");
+        assert_eq!(orphan.place(), Place::Orphan("u".into()));
+        assert_eq!(owned("batch/v1", "Job", "x", "other").place(), Place::Owned("u".into()));
     }
 }
