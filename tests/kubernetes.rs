@@ -42,9 +42,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use binaries::Binaries;
+pub use binaries::{Binaries, cache_root};
 pub use modules::versions;
-pub use prerequisites::{check, install};
+pub use prerequisites::{check, install, python};
 pub use teardown::sweep;
 
 use folder::Folder;

@@ -112,6 +112,67 @@ async fn give_up_fails_and_says_why() -> Result<()> {
 }
 
 #[tokio::test]
+async fn fail_fast_ends_at_the_first_exit_that_its_policy_names() -> Result<()> {
+    tell(shared().await?, "fail-fast", async |story| {
+        story.apply_example("fail-fast")?;
+        let (status, failed) = story.failed("fail-fast", 30).await?;
+        assert_eq!((status.failed, &*failed.reason), (Some(1), "PodFailurePolicy"));
+        assert!(failed.message.contains("42"), "{}", failed.message);
+        assert_eq!(story.attempts("fail-fast").await?.len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn leader_is_complete_when_index_0_is() -> Result<()> {
+    tell(shared().await?, "leader", async |story| {
+        story.apply_example("leader")?;
+        let status = story.complete("leader", 60).await?;
+        assert_eq!((status.succeeded, status.failed), (Some(1), Some(0)));
+        assert_eq!(status.completed_indexes.as_deref(), Some("0"));
+        assert_eq!(find(&status, "SuccessCriteriaMet").map(|met| &*met.reason), Some("SuccessPolicy"));
+        assert_eq!(story.logs("leader")?, ["all epochs done"], "the workers' pods are gone");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn shards_runs_every_shard_though_one_is_broken() -> Result<()> {
+    tell(shared().await?, "shards", async |story| {
+        story.apply_example("shards")?;
+        let (status, failed) = story.failed("shards", 90).await?;
+        assert_eq!((status.succeeded, status.failed, &*failed.reason), (Some(4), Some(2), "FailedIndexes"));
+        assert_eq!(status.completed_indexes.as_deref(), Some("0-2,4"));
+        assert_eq!(status.failed_indexes.as_deref(), Some("3"));
+        let attempts = story.attempts("shards").await?;
+        assert_eq!(attempts.keys().copied().collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 1), (3, 1), (3, 2), (4, 1)]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn backup_is_run_by_the_operator() -> Result<()> {
+    tell(shared().await?, "backup", async |story| {
+        story.apply_example("backup")?;
+        story.kubectl.run(&["create", "job", "backup-now", "--from=cronjob/backup"])?;
+        let logs = story
+            .until("it has saved", 60, async || {
+                let said = story.kubectl.say(&["logs", "job/backup-now"], "")?;
+                Ok(said.text.ends_with("saved\n").then_some(said.text))
+            })
+            .await?;
+        assert_eq!(logs.lines().count(), 2, "{logs}");
+        story.kubectl.run(&["wait", "job/backup-now", "--for=condition=complete", "--timeout=30s"])?;
+        assert!(story.attempts("backup-now").await?.contains_key(&(0, 1)), "it is an attempt of ours");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn suspended_starts_nothing_until_it_is_resumed() -> Result<()> {
     tell(shared().await?, "suspended", async |story| {
         story.apply_example("suspended")?;

@@ -1,4 +1,5 @@
-//! A cluster with the operator in it, installed as its README says: no value is set.
+//! A cluster with the operator in it, installed as its README says. The shared one runs plain Jobs too; for the others no
+//! value is set.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,9 @@ use tokio::sync::OnceCell;
 
 /// Where the operator is: a namespace that lets in no pod that is not `restricted`.
 pub const SYSTEM: &str = "batchjob-system";
+/// That it runs managed Jobs, and gets those of labelled namespaces.
+const MANAGED_JOBS: [&str; 4] =
+    ["--set", "managedJobs.enabled=true", "--set", "managedJobs.mutatingAdmissionPolicy.enabled=true"];
 const OPERATOR: &str = "app.kubernetes.io/component=operator";
 
 /// A node, the operator's image on it, and the chart installed.
@@ -25,17 +29,17 @@ pub struct Installed {
 /// The cluster that tests share.
 pub async fn shared() -> Result<&'static Installed> {
     static SHARED: OnceCell<Installed> = OnceCell::const_new();
-    SHARED.get_or_try_init(Installed::new).await
+    SHARED.get_or_try_init(|| Installed::new(&MANAGED_JOBS)).await
 }
 
 /// A cluster for one test that does to the operator what others could not bear. Like the shared one it ends with this
 /// process: no test waits for the kernel to take a node apart.
 pub async fn alone() -> Result<&'static Installed> {
-    Ok(Box::leak(Box::new(Installed::new().await?)))
+    Ok(Box::leak(Box::new(Installed::new(&[]).await?)))
 }
 
 impl Installed {
-    async fn new() -> Result<Installed> {
+    async fn new(values: &[&str]) -> Result<Installed> {
         let kubernetes = Kubernetes::start(Size::Node).await?;
         kubernetes.load(&image_archive()?)?;
         let system = Kubectl::new(&kubernetes, SYSTEM);
@@ -43,7 +47,7 @@ impl Installed {
         system.run(&["label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted"])?;
         let helm = Helm::new(&kubernetes);
         let installed = Installed { kubernetes, helm };
-        installed.install("batchjob", &[]).await?;
+        installed.install("batchjob", values).await?;
         Ok(installed)
     }
 

@@ -106,7 +106,7 @@ impl Binaries {
 }
 
 /// Where builds are kept.
-pub(crate) fn cache_root() -> Result<PathBuf> {
+pub fn cache_root() -> Result<PathBuf> {
     if let Some(root) = env::var_os("BATCHJOB_CACHE") {
         return std::path::absolute(root).context("read BATCHJOB_CACHE");
     }

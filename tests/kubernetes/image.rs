@@ -102,6 +102,11 @@ impl Image {
         })
     }
 
+    /// The same under another name: one that a manifest asks for and no registry gives here.
+    pub fn named(self, name: &str) -> Image {
+        Image { name: name.to_owned(), ..self }
+    }
+
     /// Writes the image as an OCI archive.
     pub fn write(&self, out: &Path) -> Result<()> {
         fs::write(out, archive::bytes(self)?).with_context(|| format!("write {}", out.display()))

@@ -43,6 +43,9 @@ const PREREQUISITES: &[Prerequisite] = &[
     },
 ];
 
+/// What only a test needs: the official client, which `docs/moving.md` shows. Nobody is kept from a cluster for lack of it.
+const PYTHON_CLIENT: &str = "python3-kubernetes";
+
 const fn on_path(name: &'static str, package: &'static str, size: Size) -> Prerequisite {
     Prerequisite { name, found: |name| program(name).is_some(), package, size }
 }
@@ -92,18 +95,38 @@ pub fn check(size: Size) -> Result<()> {
 
 /// Installs what is missing by apt-get.
 pub fn install(size: Size) -> Result<()> {
-    let Some(missing) = missing(size) else {
-        return check(size);
-    };
-    if !is_root() || program("apt-get").is_none() {
+    let (missing, can_install) = (missing(size), is_root() && program("apt-get").is_some());
+    if let Some(missing) = &missing
+        && !can_install
+    {
         bail!("{missing}");
     }
-    // A fresh image has no package lists, an old one has stale ones.
-    apt_get(&["update", "-qq"])?;
-    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    arguments.extend(&missing.packages);
-    apt_get(&arguments)?;
+    let mut packages = missing.map(|missing| missing.packages).unwrap_or_default();
+    if size == Size::Node && can_install && python_with_client().is_none() {
+        packages.push(PYTHON_CLIENT);
+    }
+    if !packages.is_empty() {
+        // A fresh image has no package lists, an old one has stale ones.
+        apt_get(&["update", "-qq"])?;
+        apt_get(&[&["install", "-y", "-qq", "--no-install-recommends"], &*packages].concat())?;
+    }
     check(size)
+}
+
+/// A Python that has the official client: the user's, or Debian's, which a user's own may hide.
+fn python_with_client() -> Option<PathBuf> {
+    ["python3", "/usr/bin/python3"].map(PathBuf::from).into_iter().find(|python| {
+        // Not `import kubernetes`: any folder of that name will do for it, and this repository has one.
+        let imported = Command::new(python).args(["-c", "from kubernetes import client"]).output();
+        imported.is_ok_and(|output| output.status.success())
+    })
+}
+
+/// As [`python_with_client`], or an error that says where it comes from.
+pub fn python() -> Result<PathBuf> {
+    python_with_client().with_context(|| {
+        format!("no python3 has the Kubernetes client; on Debian and Ubuntu: apt-get install -y {PYTHON_CLIENT}")
+    })
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
