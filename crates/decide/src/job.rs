@@ -168,7 +168,8 @@ fn kept(job: &Job, status: BatchJobStatus) -> BatchJobStatus {
 }
 
 fn write_if_changed(observed: &Observed, status: BatchJobStatus) -> Option<Action> {
-    (status != observed.job.status).then(|| Action::WriteStatus(Box::new(status)))
+    let is_due = status != observed.job.status || observed.job.has_lost_its_ledger;
+    is_due.then(|| Action::WriteStatus(Box::new(status)))
 }
 
 /// What stands in the way of creates now.

@@ -40,6 +40,8 @@ pub struct Job {
     pub spec: BatchJobSpec,
     /// As it stands: the ledger, and what users see.
     pub status: BatchJobStatus,
+    /// The ledger was lost, and the counts in the status are all that is left of it.
+    pub has_lost_its_ledger: bool,
 }
 
 /// A pod, as far as decisions need it.

@@ -119,7 +119,14 @@ proptest! {
         succeeded in btree_set(0..12u32, 0..12),
         completions in 1..14u32,
     ) {
-        let rules: Vec<_> = rules.into_iter().filter(|(indexes, count)| indexes.is_some() || count.is_some()).collect();
+        let rules: Vec<_> = rules
+            .into_iter()
+            .filter(|(indexes, count)| indexes.is_some() || count.is_some())
+            .map(|(indexes, count)| {
+                let most = indexes.as_ref().map_or(u32::MAX, |indexes| indexes.len() as u32);
+                (indexes, count.map(|count| count.min(most)))
+            })
+            .collect();
         let succeeded: BTreeSet<u32> = succeeded.range(..completions).copied().collect();
         let policy = SuccessPolicy::read(&serde_json::from_value(json!({ "rules": rules.iter().map(|(indexes, count)| {
             json!({ "succeededIndexes": indexes.as_ref().map(text), "succeededCount": count })

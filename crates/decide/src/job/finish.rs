@@ -138,7 +138,8 @@ fn completions_reached(evidence: &Evidence<'_>) -> Option<Verdict> {
         // Any worker that exits with success says that the queue is empty; the others finish what they have.
         Completions::WorkQueue => n_done > 0,
     };
-    let is_at_rest = tally.current.is_empty() && tally.orphans.is_empty();
+    // Of a suspended job nothing goes on; one that needs no more is complete rather than suspended.
+    let is_at_rest = (tally.current.is_empty() && tally.orphans.is_empty()) || spec.is_suspended;
     (is_reached && is_at_rest).then(|| Verdict {
         succeeded: true,
         reason: reason::COMPLETIONS_REACHED.to_owned(),

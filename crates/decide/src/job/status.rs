@@ -126,12 +126,15 @@ fn open_indexes(picture: &Picture<'_>) -> String {
 
 /// The time from which activeDeadlineSeconds counts: when the job was first seen, and again when it is resumed.
 fn start_time(picture: &Picture<'_>) -> Option<Timestamp> {
-    // A finished job has a start, even one that ends while it is suspended (`validateJobStatus`).
-    if picture.spec.is_suspended && picture.verdict.is_none() {
+    let Picture { observed, spec, verdict, .. } = picture;
+    // A finished job has a start, even one that ends while it is suspended; but not one that never had anything to do
+    // (`validateJobStatus`, `isSuspendedWithZeroCompletions` in `pkg/registry/batch/job/strategy.go`).
+    let has_ended = verdict.is_some() && spec.completions != Completions::Fixed(0);
+    if spec.is_suspended && !has_ended {
         return None;
     }
-    let before = picture.observed.job.status.start_time.as_ref();
-    Some(before.map_or(whole_seconds(picture.observed.now), |time| time.0))
+    let before = observed.job.status.start_time.as_ref();
+    Some(before.map_or(whole_seconds(observed.now), |time| time.0))
 }
 
 fn phase(picture: &Picture<'_>) -> Phase {

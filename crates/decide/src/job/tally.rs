@@ -193,6 +193,13 @@ impl<'a> Tally<'a> {
                 self.ledger.complete(id.index);
                 self.succeeded.push(attempt);
             }
+            // It was let go, so it was counted, before the ledger was lost. What its index has come to is learnt again.
+            Stage::Failed if rules.job.has_lost_its_ledger && !attempt.pod.is_held => {
+                let n_counted = self.ledger.failed;
+                self.fail(attempt, rules);
+                self.failed.pop();
+                self.ledger.failed = n_counted;
+            }
             Stage::Terminating | Stage::Failed => self.fail(attempt, rules),
         }
     }

@@ -1,12 +1,14 @@
 //! What can happen in a story.
 
 use batchjob_crd::BatchJobStatus;
+use batchjob_decide::job::managed;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::observed::{
     Condition, Container, ContainerState, Deletion, Obstacle, Pod, PodCondition, PodPhase, RefusedReason, Role,
 };
 use batchjob_decide::plan::{AttemptId, PodRef};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 
 use super::{World, new_pod};
 
@@ -28,6 +30,19 @@ impl World {
             // Somebody restores the job from a backup that has no status.
             ("status", "lost") => {
                 self.job.status = BatchJobStatus::default();
+                Ok(())
+            }
+            // Somebody writes a condition: "status FailureTarget=False".
+            ("status", condition) => {
+                let (type_, status) = condition.split_once('=').ok_or("no condition=status")?;
+                self.job.status.conditions.push(by_hand(type_, status));
+                Ok(())
+            }
+            // Somebody takes the annotation off a managed Job while the operator is away.
+            ("ledger", "lost") => {
+                let (written, _) = managed::write(&self.job, &self.job.status);
+                self.job.status = managed::read(&written, None);
+                self.job.has_lost_its_ledger = true;
                 Ok(())
             }
             ("deletion", "") => {
@@ -124,6 +139,17 @@ impl World {
         }
         self.remove_ended();
         Ok(())
+    }
+}
+
+fn by_hand(type_: &str, status: &str) -> meta::Condition {
+    meta::Condition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: "ByHand".into(),
+        message: "written by hand".into(),
+        observed_generation: None,
+        last_transition_time: meta::Time(Timestamp::default()),
     }
 }
 

@@ -106,6 +106,7 @@ impl World {
 
     /// The status of a managed Job goes through its own form, as on the wire.
     fn write_status(&mut self, status: BatchJobStatus) -> Result<(), String> {
+        self.job.has_lost_its_ledger = false;
         self.job.status = match self.job.door {
             Door::BatchJob => status,
             Door::ManagedJob => {

@@ -79,8 +79,7 @@ impl JobRecord {
         status.completed_indexes.clone_from(&before.status.completed_indexes);
         status.failed_indexes.clone_from(&before.status.failed_indexes);
         status.open_indexes.clone_from(&before.status.open_indexes);
-        // Nothing is ever decided with this reason, so the next pass finds a difference, and writes both again.
-        status.reason = Some(String::new());
+        status.reason.clone_from(&before.status.reason);
         self.has_ledger = true;
     }
 }
@@ -147,6 +146,7 @@ impl AnyJob {
                 generation: metadata.generation.unwrap_or_default(),
                 is_deleted,
                 spec,
+                has_lost_its_ledger: !has_ledger && status != BatchJobStatus::default(),
                 status,
             })),
             (Err(error), _) => Content::Unreadable { error: format!("spec: {error}").into() },

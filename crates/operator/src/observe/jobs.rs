@@ -231,8 +231,8 @@ mod tests {
         };
         let jobs = Arc::new(Jobs::default());
         let mut watch = sink::<WireManagedJob>(&jobs);
-        let open = |key: &JobKey| match jobs.get(key).expect("there").content {
-            super::super::job::Content::Job(job) => (job.status.open_indexes.clone(), job.status.reason.clone()),
+        let kept = |key: &JobKey| match jobs.get(key).expect("there").content {
+            super::super::job::Content::Job(job) => (job.status.open_indexes.clone(), job.has_lost_its_ledger),
             unreadable => panic!("{unreadable:?}"),
         };
         let ours = with("u", 1, Some(r#"{"reason":"Running","failed":1,"openIndexes":"0:2/1@50"}"#));
@@ -241,10 +241,10 @@ mod tests {
         let ledger = Some("0:2/1@50".to_owned());
         for (version, broken) in [(2, None), (3, Some("{"))] {
             watch.change(Change::Applied(with("u", version, broken)));
-            assert_eq!(open(&key), (ledger.clone(), Some(String::new())), "with that reason it is written again");
+            assert_eq!(kept(&key), (ledger.clone(), true), "and is written again");
         }
         watch.change(Change::Applied(with("another", 4, None)));
-        assert_eq!(open(&key), (None, None), "of another job it says nothing");
+        assert_eq!(kept(&key), (None, true), "of another job it says nothing");
     }
 
     #[test]
