@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster bench
+	test-cluster differential bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -47,13 +47,14 @@ check: ## What a reviewer would say first: format, lints, docs, generated files,
 	cargo clippy --locked --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	$(MAKE) codegen
-	git diff --exit-code -- crds charts/batchjob/files
+	git diff --exit-code -- crds charts/batchjob/files docs/conformance.md
 	$(MAKE) audit
 
-codegen: ## Write the generated files: the CRD, and its copy in the chart
+codegen: ## Write the generated files: the CRD, its copy in the chart, and docs/conformance.md
 	cargo run --quiet --locked --package batchjob-crd --features generate --bin crdgen > target/batchjobs.yaml
 	cp target/batchjobs.yaml crds/batchjobs.yaml
 	cp target/batchjobs.yaml charts/batchjob/files/batchjobs.yaml
+	cargo run --quiet --locked --package batchjob-tests --bin conformance
 
 audit: # Known vulnerabilities in dependencies, from a copy of the RustSec advisory database.
 	@if [ -d '$(ADVISORIES)' ]; then \
@@ -73,10 +74,18 @@ CLUSTER_TEST = cargo test --locked --package batchjob-tests
 
 test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(CLUSTER_TEST) --test cluster -- --test-threads 6; status=$$?; $(CLUSTER) sweep; exit $$status
+
+N ?= 2000
+DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differential --
+
+# SEED=7 plays one of them, with both histories.
+differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
+	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
 
 bench: prerequisites kubernetes image ## Measure beside kube-controller-manager, on the same cluster
 	cargo run --locked --package batchjob-tests --bin bench

@@ -79,6 +79,18 @@ impl Kubelet {
         Ok(ended)
     }
 
+    /// Something outside of it has ended it (an eviction, a preemption), so long ago.
+    pub async fn is_disrupted(&self, pod: &Pod, before: Duration) -> Result<()> {
+        let state = json!({ "terminated": { "exitCode": 143, "reason": "Error", "finishedAt": ago(before) } });
+        let main = json!({
+            "name": "main", "image": "none", "imageID": "", "restartCount": 0, "ready": false, "state": state,
+        });
+        let target = json!({ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": ago(before) });
+        let status = json!({ "status": { "phase": "Failed", "containerStatuses": [main], "conditions": [target] } });
+        self.pods.patch_status(name(pod), &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
     /// Its container has ended after so many restarts, and waits for the next one.
     pub async fn crashes(&self, pod: &Pod, restarts: u32) -> Result<()> {
         let state = json!({ "waiting": { "reason": "CrashLoopBackOff" } });

@@ -16,10 +16,13 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, phase};
 
 /// For what happens at once. The garbage collector takes up to 30 s until it knows a new kind.
 pub const SOON: Duration = Duration::from_secs(60);
+
+/// Long enough ago that no retry delay is left.
+pub const LONG_AGO: Duration = Duration::from_secs(20 * 60);
 
 /// The cluster of all tests, with the CRD.
 pub async fn kubernetes() -> Result<&'static Kubernetes> {
@@ -130,6 +133,16 @@ impl Stage {
         .await
     }
 
+    /// The pods that live, in the order of their indexes, as soon as they are so many.
+    pub async fn until_living(&self, job: &str, n: usize) -> Vec<Pod> {
+        expect(&format!("{n} pods of job {job} live"), async || {
+            let mut living: Vec<Pod> = self.pods_of(job).await?.into_iter().filter(is_living).collect();
+            living.sort_by_key(index_of);
+            Ok((living.len() == n).then_some(living))
+        })
+        .await
+    }
+
     /// Every finished job is to come to this: each of its pods is counted and let go.
     pub async fn until_no_pod_is_held(&self, job: &str) -> Vec<Pod> {
         self.until_pods(job, "none is held", |pods| pods.iter().all(|pod| !is_held(pod))).await
@@ -194,7 +207,8 @@ pub fn message(job: &BatchJob, type_: &str) -> String {
 }
 
 pub fn is_held(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == keys::POD_FINALIZER)
+    let ours = [keys::POD_FINALIZER, keys::JOB_POD_FINALIZER];
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| ours.contains(&&**finalizer))
 }
 
 pub fn index_of(pod: &Pod) -> Option<u32> {
@@ -203,6 +217,26 @@ pub fn index_of(pod: &Pod) -> Option<u32> {
 
 pub fn attempt_of(pod: &Pod) -> Option<u32> {
     number(pod, keys::ATTEMPT)
+}
+
+/// "0-1" for attempt 1 of index 0; sorted.
+pub fn attempts(pods: &[Pod]) -> Vec<String> {
+    let number = |number: Option<u32>| number.map_or("?".to_owned(), |number| number.to_string());
+    let mut ids: Vec<String> =
+        pods.iter().map(|pod| format!("{}-{}", number(index_of(pod)), number(attempt_of(pod)))).collect();
+    ids.sort();
+    ids
+}
+
+/// It has not ended, and nobody has told it to.
+pub fn is_living(pod: &Pod) -> bool {
+    let has_ended = matches!(phase(pod), "Succeeded" | "Failed");
+    !has_ended && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// It was told to go.
+pub fn is_told(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
 }
 
 fn number(pod: &Pod, label: &str) -> Option<u32> {

@@ -5,6 +5,9 @@
 //! | `examples` | does each file in `examples/` end as its comment says? |
 //! | `chart` | does the chart install, test, restrict and leave what it promises? |
 //! | `containers` | what only a kubelet tells: sidecars, restarts, pulls, signals, deletions |
+//! | `policies` | what do real exit codes, evictions, signals and restarts mean to the policies? |
+//! | `doors` | is a plain Job that names us run, as every tool expects of a Job, and every other left alone? |
+//! | `moving` | does every command of docs/moving.md do what it says? |
 //! | `kill` | are the counts right when the operator is killed over and over? |
 //!
 //! Most tests share one cluster. Those that end the operator have one of their own: it would take events and delays
@@ -12,7 +15,10 @@
 
 mod chart;
 mod containers;
+mod doors;
 mod examples;
 mod installed;
 mod kill;
+mod moving;
+mod policies;
 mod story;

@@ -19,7 +19,7 @@ pub mod tally;
 use batchjob_crd::{BatchJobStatus, condition, reason};
 
 use crate::observed::{Door, Job, Observed, Obstacle};
-use crate::plan::{Action, Counted, Finished, Plan, Reason};
+use crate::plan::{Action, Counted, Finished, Plan, PolicyAction, Reason};
 use attempt::Attempt;
 use finish::Evidence;
 use name::PodNames;
@@ -59,8 +59,15 @@ pub fn decide(observed: &Observed) -> Plan {
     // Where the job succeeds without them, they are stopped; where it fails, they are counted as failed when they are
     // seen to end. So has batch/v1 Job it.
     let succeeds = verdict.as_ref().is_some_and(|verdict| verdict.succeeded);
-    let superfluous = condemned.iter().chain(&tally.leaving).filter(|_| succeeds);
-    for attempt in scale.stop.iter().chain(superfluous) {
+    // So they are, too, where the job fails and podFailurePolicy ignores what they have come to so far: from then on it is
+    // asked no more.
+    let is_ignored = |attempt: &Attempt<'_>| {
+        let policy = spec.failure_policy.as_ref().filter(|_| !is_failing(&observed.job));
+        let rule = policy.and_then(|policy| policy.judge(&observed.job.namespace, attempt));
+        verdict.is_some() && rule.is_some_and(|rule| rule.action == PolicyAction::Ignore)
+    };
+    let spared = condemned.iter().chain(&tally.leaving).filter(|attempt| succeeds || is_ignored(attempt));
+    for attempt in scale.stop.iter().chain(spared) {
         tally.ledger.stop(attempt.id.index, attempt.id.attempt);
     }
 
@@ -170,6 +177,11 @@ fn kept(job: &Job, status: BatchJobStatus) -> BatchJobStatus {
 fn write_if_changed(observed: &Observed, status: BatchJobStatus) -> Option<Action> {
     let is_due = status != observed.job.status || observed.job.has_lost_its_ledger;
     is_due.then(|| Action::WriteStatus(Box::new(status)))
+}
+
+/// Whether it is decided, by an earlier pass, that the job fails.
+fn is_failing(job: &Job) -> bool {
+    status::find_true(&job.status, condition::FAILURE_TARGET).is_some()
 }
 
 /// What stands in the way of creates now.

@@ -66,7 +66,7 @@ pub struct Pod {
     pub unschedulable: Option<Box<str>>,
     /// In the order of the spec: init containers first.
     pub containers: Box<[Container]>,
-    /// All of its conditions, once it has failed: before, nobody asks.
+    /// All of its conditions, once it has failed or is being deleted: before, nobody asks.
     pub conditions: Box<[PodCondition]>,
 }
 

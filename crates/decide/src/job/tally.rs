@@ -15,7 +15,6 @@
 //! With podReplacementPolicy Failed a terminating pod is nothing yet: its index waits until it has ended. What a failure
 //! means is for podFailurePolicy to say, until it is decided that the job fails: from then on all that ends has failed.
 
-use batchjob_crd::condition;
 use jiff::Timestamp;
 
 use super::attempt::{Attempt, Stage};
@@ -23,7 +22,6 @@ use super::failure_policy::{FailurePolicy, Match};
 use super::ledger::Ledger;
 use super::name::PodNames;
 use super::spec::Spec;
-use super::status::find_true;
 use crate::observed::{Job, Observed};
 use crate::plan::{AttemptId, PodRef, PolicyAction};
 
@@ -72,7 +70,7 @@ impl Failure<'_> {
 pub fn tally<'a>(observed: &'a Observed, spec: Option<&Spec>, names: &PodNames) -> Tally<'a> {
     let job = &*observed.job;
     // Once it fails, its pods end because they are told to, and what that means is decided.
-    let judging = spec.filter(|_| find_true(&job.status, condition::FAILURE_TARGET).is_none());
+    let judging = spec.filter(|_| !super::is_failing(job));
     let rules = Rules {
         job,
         index_limit: spec.and_then(Spec::index_limit),

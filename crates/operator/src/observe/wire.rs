@@ -223,6 +223,8 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         .map(|scheduled| scheduled.message.clone().unwrap_or_default());
     let ready = condition("Ready")
         .map(|ready| Condition { is_true: &*ready.status == "True", since: ready.last_transition_time });
+    // Only of such a pod does podFailurePolicy ask for them.
+    let is_ending = deletion.is_some() || matches!(status.phase, WirePhase::Failed);
     let is_sidecar = |name: &str| {
         spec.init_containers.iter().any(|init| &*init.name == name && init.restart_policy.as_deref() == Some("Always"))
     };
@@ -247,18 +249,15 @@ fn pod(wire: WirePod, resource_version: String) -> Pod {
         ready,
         unschedulable,
         containers: inits.chain(mains).collect(),
-        conditions: conditions(status.phase, &status.conditions),
+        conditions: if is_ending { conditions(&status.conditions) } else { Box::default() },
         ..Pod::default()
     }
 }
 
-/// podFailurePolicy asks for them, and only of a pod that has failed.
-fn conditions(phase: WirePhase, conditions: &[WireCondition]) -> Box<[PodCondition]> {
-    let is_asked_for = matches!(phase, WirePhase::Failed);
-    let conditions = conditions.iter().filter(|_| is_asked_for);
-    conditions
-        .map(|condition| PodCondition { type_: condition.type_.clone(), status: condition.status.clone() })
-        .collect()
+fn conditions(conditions: &[WireCondition]) -> Box<[PodCondition]> {
+    let condition =
+        |condition: &WireCondition| PodCondition { type_: condition.type_.clone(), status: condition.status.clone() };
+    conditions.iter().map(condition).collect()
 }
 
 fn container(status: &WireContainer, role: Role) -> Container {

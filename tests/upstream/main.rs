@@ -1,0 +1,156 @@
+//! `make upstream`: Kubernetes' own end-to-end tests of Job, CronJob and TTL, word for word, on a node where the operator runs
+//! the Jobs.
+//!
+//! The tests come from the pinned Kubernetes module (`e2e/`), and know nothing of us: a MutatingAdmissionPolicy writes
+//! `spec.managedBy` into every new Job that has none. With `--stock` kube-controller-manager runs the Jobs, as it does without
+//! us: what fails there too is not about us.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use batchjob_tests::kubernetes::image::Image;
+use batchjob_tests::kubernetes::{Kubernetes, Size, cache_root, versions};
+use batchjob_tests::support::{Kubectl, image_archive};
+use clap::Parser;
+use serde_json::Value;
+
+/// What its names begin with.
+const FOCUS: &str = r"\[sig-apps\] (Job|CronJob|TTLAfterFinished)";
+/// Where the tests find their images. There is no registry: ours have these names.
+const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-2";
+const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+
+/// Tests that cannot pass here, and why.
+const NOT_HERE: &[(&str, &str)] = &[];
+
+#[derive(Parser)]
+struct Arguments {
+    /// Let kube-controller-manager run the Jobs
+    #[arg(long)]
+    stock: bool,
+    /// Only the tests whose names match this
+    #[arg(long, default_value = FOCUS)]
+    focus: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let tests = build()?;
+    let kubernetes = Kubernetes::start(Size::Node).await?;
+    for (image, name) in [(Image::busybox()?, BUSYBOX), (Image::pause()?, PAUSE)] {
+        let archive = kubernetes.folder().join("image.tar");
+        image.named(name).write(&archive)?;
+        kubernetes.load(&archive)?;
+    }
+    if !arguments.stock {
+        install(&kubernetes)?;
+    }
+    let report = kubernetes.folder().join("report.json");
+    let log = kubernetes.folder().join("e2e.log");
+    eprintln!("running; the tests' own words are in {}", log.display());
+    // Its exit status says no more than the report.
+    Command::new(&tests)
+        .current_dir(kubernetes.folder())
+        .arg(format!("--kubeconfig={}", kubernetes.kubeconfig().display()))
+        .args(["--provider=skeleton", "--num-nodes=1", "--ginkgo.no-color", "--ginkgo.timeout=60m"])
+        .arg(format!("--ginkgo.focus={}", arguments.focus))
+        .arg(format!("--ginkgo.json-report={}", report.display()))
+        .stdout(fs::File::create(&log)?)
+        .stderr(fs::File::create(log.with_extension("err"))?)
+        .status()
+        .context("start the tests")?;
+    let report =
+        fs::read_to_string(&report).with_context(|| format!("the tests wrote no report: see {}", log.display()))?;
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/upstream.log");
+    fs::copy(&log, &kept)?;
+    let outcome = judge(&serde_json::from_str(&report)?);
+    kubernetes.stop().await?;
+    outcome
+}
+
+/// The tests as one binary, kept where Kubernetes' own are.
+fn build() -> Result<PathBuf> {
+    let version =
+        versions()?.into_iter().find(|(name, _)| *name == "kubernetes").context("Kubernetes has a version")?.1;
+    let binary = cache_root()?.join("e2e").join(version).join("e2e.test");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    eprintln!("building Kubernetes' end-to-end tests: some ten minutes");
+    let built = Command::new("go")
+        .args(["test", "-c", "-o"])
+        .arg(&binary)
+        .arg(".")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("upstream/e2e"))
+        .status()
+        .context("start go")?;
+    ensure!(built.success(), "go test -c: {built}");
+    Ok(binary)
+}
+
+fn install(kubernetes: &Kubernetes) -> Result<()> {
+    const SYSTEM: &str = "batchjob-system";
+    kubernetes.load(&image_archive()?)?;
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/batchjob");
+    let installed = Command::new(&kubernetes.binaries().helm)
+        .arg("--kubeconfig")
+        .arg(kubernetes.kubeconfig())
+        .args(["install", "batchjob"])
+        .arg(chart)
+        .args([
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "2m",
+            "--set",
+            "managedJobs.enabled=true",
+        ])
+        .envs(["CONFIG", "CACHE", "DATA"].map(|name| (format!("HELM_{name}_HOME"), kubernetes.folder().join("helm"))))
+        .status()
+        .context("start helm")?;
+    ensure!(installed.success(), "helm install: {installed}");
+    Kubectl::new(kubernetes, "default").apply(include_str!("every-job.yaml"))?;
+    Ok(())
+}
+
+/// Prints how each test went; an error if one failed that can pass here.
+fn judge(report: &Value) -> Result<()> {
+    let specs =
+        report.as_array().into_iter().flatten().flat_map(|suite| suite["SpecReports"].as_array().into_iter().flatten());
+    let (mut n_passed, mut failed) = (0, Vec::new());
+    for spec in specs.filter(|spec| spec["LeafNodeType"] == "It" && spec["State"] != "skipped") {
+        let containers = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let name = containers.chain(spec["LeafNodeText"].as_str()).collect::<Vec<_>>().join(" ");
+        let seconds = spec["RunTime"].as_f64().unwrap_or_default() / 1e9;
+        if spec["State"] == "passed" {
+            n_passed += 1;
+            println!("passed  {seconds:6.1} s  {name}");
+            continue;
+        }
+        let why = spec["Failure"]["Message"].as_str().unwrap_or_default().lines().next().unwrap_or_default();
+        let excuse = NOT_HERE.iter().find(|(part, _)| name.contains(part));
+        println!("failed  {seconds:6.1} s  {name}: {}", excuse.map_or(why, |(_, excuse)| excuse));
+        if excuse.is_none() {
+            failed.push(name);
+        }
+    }
+    println!("{n_passed} passed, {} failed", failed.len());
+    if n_passed == 0 || !failed.is_empty() {
+        bail!("see target/upstream.log");
+    }
+    Ok(())
+}
