@@ -15,7 +15,7 @@ const NONE: Counts = Counts { active: 0, ready: 0, terminating: 0, succeeded: 0,
 
 /// The metric comes to this: it is counted after the status is written.
 async fn until_metric(operator: &Operator, name: &str, labels: &[&str], value: u32) {
-    let name = format!("job_controller_{name}");
+    let name = if name.starts_with("batchjob_") { name.to_owned() } else { format!("job_controller_{name}") };
     expect(&format!("{name}{labels:?} is {value}"), async || {
         let text = operator.get("/metrics").await?;
         let of_name = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
@@ -30,7 +30,7 @@ async fn until_metric(operator: &Operator, name: &str, labels: &[&str], value: u
 /// So many pods that had ended were held by us, and all were let go.
 async fn until_let_go(operator: &Operator, n: u32) {
     for event in ["add", "delete"] {
-        until_metric(operator, "terminated_pods_tracking_finalizer_total", &[event], n).await;
+        until_metric(operator, "batchjob_pod_finalizers_total", &[event], n).await;
     }
 }
 

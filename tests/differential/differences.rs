@@ -27,9 +27,8 @@ pub const DIFFERENCES: &[Difference] = &[
         applies: parallelism_is_refused,
     },
     Difference {
-        name: "where the delay is kept",
-        why: "with the delay batch/v1 Job keeps the failures of an index in its pod: when that is stopped, by suspend or because \
-              fewer are wanted, the index starts from 0 again",
+        name: "failures of an index whose pod was stopped (suspend, fewer wanted)",
+        why: "batch/v1 Job keeps them in the pod, and the next one starts from 0 again",
         applies: failures_are_forgotten,
     },
 ];

@@ -151,6 +151,9 @@ fn invalid(observed: &Observed, message: String) -> Plan {
 /// the pods go too is for the garbage collector, which knows how the deletion was asked for.
 fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
     let scale = Scale::default();
+    // Nobody stops its pods or starts new ones: it is suspended if it was before, and not otherwise.
+    let is_suspended = status::find_true(&observed.job.status, condition::SUSPENDED).is_some();
+    let spec = &Spec { is_suspended, ..spec.clone() };
     let picture = Picture { observed, spec, tally: &tally, scale: &scale, verdict: None, blocked: None };
     let status = kept(&observed.job, status::project(&picture));
     let mut plan = Plan { counted: counted(&tally, &observed.job.status, &status), ..only_status(observed, status) };
@@ -197,8 +200,10 @@ fn counted(tally: &Tally<'_>, before: &BatchJobStatus, after: &BatchJobStatus) -
     let finished = end
         .filter(|_| status::finished_at(before).is_none())
         .map(|end| Finished { succeeded: end.type_ == condition::COMPLETE, reason: end.reason.clone() });
+    let failed_for_good = |failure: &&Failure<'_>| tally.ledger.failed_indexes.contains(failure.attempt.id.index);
     Counted {
         succeeded: tally.succeeded.len() as u32,
+        failed_indexes: tally.failed.iter().filter(failed_for_good).count() as u32,
         failed: tally.failed.iter().filter(|failure| failure.counts()).count() as u32,
         by_policy: tally.failed.iter().filter_map(Failure::action).collect(),
         finished,

@@ -125,6 +125,8 @@ pub enum Severity {
 pub struct Counted {
     pub succeeded: u32,
     pub failed: u32,
+    /// How many indexes have failed for good with them.
+    pub failed_indexes: u32,
     /// What podFailurePolicy said of each failure that a rule of it matched.
     pub by_policy: Vec<PolicyAction>,
     /// The job ends with this plan, for this reason: "CompletionsReached".

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use batchjob_crd::CompletionMode;
+use batchjob_crd::{CompletionMode, PodReplacementPolicy};
 use batchjob_decide::Plan;
 use batchjob_decide::job::status::finished_at;
 use batchjob_decide::observed::Job;
+use batchjob_decide::plan::Counted;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -20,7 +21,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::act::Outcome;
-use crate::error::Error;
 use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
 use crate::queue::Queue;
@@ -33,6 +33,7 @@ pub struct Metrics {
     pods_finished: Family<PodsFinishedLabels, Counter>,
     by_policy: Family<PolicyLabels, Counter>,
     pods_created: Family<CreatedLabels, Counter>,
+    indexes_finished: Family<IndexesLabels, Counter>,
     finalizers: Family<FinalizerLabels, Counter>,
 
     errors: Family<ErrorLabels, Counter>,
@@ -73,7 +74,15 @@ struct PolicyLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CreatedLabels {
+    reason: &'static str,
     status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[expect(non_snake_case, reason = "upstream's label")]
+struct IndexesLabels {
+    status: &'static str,
+    backoffLimit: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,6 +118,7 @@ impl Metrics {
             pods_finished: Family::default(),
             by_policy: Family::default(),
             pods_created: Family::default(),
+            indexes_finished: Family::default(),
             finalizers: Family::default(),
             errors: Family::default(),
             events_dropped: Counter::default(),
@@ -135,17 +145,14 @@ impl Metrics {
             self.by_policy.clone(),
         );
         job.register("job_pods_creation", "Pods created, or refused", self.pods_created.clone());
-        job.register(
-            "terminated_pods_tracking_finalizer",
-            "Finalizers added to pods and taken off",
-            self.finalizers.clone(),
-        );
+        job.register("job_finished_indexes", "Indexes that have come to their end", self.indexes_finished.clone());
         let own = self.registry.sub_registry_with_prefix("batchjob");
         own.register(
             "errors",
             "What went wrong, by class: soon, busy, stale, refused, rejected, unreadable, panic",
             self.errors.clone(),
         );
+        own.register("pod_finalizers", "Finalizers added to pods and taken off", self.finalizers.clone());
         own.register("events_dropped", "Events that were not written", self.events_dropped.clone());
         own.register("lists", "How often a watch began anew with a list", self.relists.clone());
         own.register(
@@ -171,21 +178,35 @@ impl Metrics {
         let labels = SyncLabels { completion_mode, result, action };
         self.sync_duration.get_or_create(&labels).observe(took.as_secs_f64());
         self.syncs.get_or_create(&labels).inc();
-        self.pods_created.get_or_create(&CreatedLabels { status: "succeeded" }).inc_by(outcome.n_created as u64);
+        let reason = creation_reason(job, plan);
+        let created = |status| self.pods_created.get_or_create_owned(&CreatedLabels { reason, status });
+        if outcome.n_created > 0 {
+            created("succeeded").inc_by(outcome.n_created as u64);
+        }
         self.finalizers.get_or_create(&FinalizerLabels { event: "add" }).inc_by(outcome.n_created as u64);
         self.finalizers.get_or_create(&FinalizerLabels { event: "delete" }).inc_by(outcome.n_released as u64);
         if outcome.is_counted {
-            self.counted(completion_mode, plan);
+            self.counted(job, completion_mode, plan);
         }
         if let Some(error) = &outcome.error {
-            self.failed(error);
+            if error.is_create() {
+                created("failed").inc();
+            }
+            self.errors.get_or_create(&ErrorLabels { class: error.label() }).inc();
         }
     }
 
-    fn counted(&self, completion_mode: &'static str, plan: &Plan) {
+    fn counted(&self, job: &Job, completion_mode: &'static str, plan: &Plan) {
         let pods = |result| self.pods_finished.get_or_create_owned(&PodsFinishedLabels { completion_mode, result });
         pods("succeeded").inc_by(u64::from(plan.counted.succeeded));
         pods("failed").inc_by(u64::from(plan.counted.failed));
+        if completion_mode == "Indexed" {
+            let limit = if job.spec.backoff_limit_per_index.is_some() { "perIndex" } else { "global" };
+            let indexes = |status| IndexesLabels { status, backoffLimit: limit };
+            let Counted { succeeded, failed_indexes, .. } = plan.counted;
+            self.indexes_finished.get_or_create(&indexes("succeeded")).inc_by(u64::from(succeeded));
+            self.indexes_finished.get_or_create(&indexes("failed")).inc_by(u64::from(failed_indexes));
+        }
         for action in &plan.counted.by_policy {
             self.by_policy.get_or_create(&PolicyLabels { action: action.as_str() }).inc();
         }
@@ -194,13 +215,6 @@ impl Metrics {
             let labels = FinishedLabels { completion_mode, result, reason: finished.reason.clone() };
             self.jobs_finished.get_or_create(&labels).inc();
         }
-    }
-
-    fn failed(&self, error: &Error) {
-        if error.is_create() {
-            self.pods_created.get_or_create(&CreatedLabels { status: "failed" }).inc();
-        }
-        self.errors.get_or_create(&ErrorLabels { class: error.label() }).inc();
     }
 
     /// A pass that found nothing to decide on.
@@ -245,6 +259,18 @@ fn action(job: &Job, plan: &Plan) -> &'static str {
         "reconciling"
     } else {
         "tracking"
+    }
+}
+
+/// Upstream's word for why pods are created (`recordJobPodsCreationTotal`).
+fn creation_reason(job: &Job, plan: &Plan) -> &'static str {
+    let has_failed = plan.counted.failed > 0 || job.status.failed.unwrap_or_default() > 0;
+    let is_terminating = job.status.terminating.unwrap_or_default() > 0;
+    let default = || job.spec.pod_failure_policy.as_ref().map(|_| PodReplacementPolicy::Failed).unwrap_or_default();
+    match job.spec.pod_replacement_policy.unwrap_or_else(default) {
+        PodReplacementPolicy::Failed if has_failed => "recreate_failed",
+        _ if has_failed || is_terminating => "recreate_terminating_or_failed",
+        _ => "new",
     }
 }
 
