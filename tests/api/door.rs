@@ -28,12 +28,12 @@ fn is_held(pod: &Pod) -> bool {
 }
 
 /// The uid of its controller; empty if it has none.
-fn owner_of(pod: &Pod) -> &str {
+pub fn owner_of(pod: &Pod) -> &str {
     let owners = pod.metadata.owner_references.iter().flatten();
     owners.filter(|owner| owner.controller == Some(true)).map(|owner| &*owner.uid).next().unwrap_or_default()
 }
 
-fn uid(object: &DynamicObject) -> &str {
+pub fn uid(object: &DynamicObject) -> &str {
     object.metadata.uid.as_deref().unwrap_or_default()
 }
 
@@ -81,6 +81,8 @@ async fn an_indexed_job_with_failures_runs_to_its_end_and_looks_like_any_job() -
     for pod in &pods {
         let owner = &pod.metadata.owner_references.clone().context("an owner")?[0];
         assert_eq!((&*owner.api_version, &*owner.kind, &*owner.uid), ("batch/v1", "Job", uid(&job)));
+        let hostname = pod.spec.as_ref().and_then(|spec| spec.hostname.clone());
+        assert_eq!(hostname, index_of(pod).map(|index| format!("etl-{index}")));
     }
     let selected = stage.stage.kubectl(&["get", "pods", "-o", "name", "-l", "job-name=etl"]).await?;
     assert_eq!(selected.lines().count(), 6);
@@ -119,6 +121,21 @@ async fn a_job_that_fails_says_so_as_a_job_does() -> Result<()> {
     let said = stage.stage.kubectl(&["get", "job", "etl", "-o", reason]).await?;
     assert_eq!(said, "BackoffLimitExceeded");
     until_no_pod_is_held(&stage, "etl").await;
+    ends_well(&stage, &operator).await
+}
+
+#[tokio::test]
+async fn past_its_deadline_it_fails_when_its_last_pod_has_ended() -> Result<()> {
+    let (stage, operator) = managed("deadline").await?;
+    stage.create("etl", json!({ "activeDeadlineSeconds": 2 })).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    let standing = stage.until("etl", "its pod is told to go", |job| job.terminating == 1).await;
+    assert!(standing.is(condition::FAILURE_TARGET) && !standing.is_finished());
+    stage.stage.kubelet.ends(&pod).await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    let failed = standing.conditions.iter().find(|found| found.type_ == condition::FAILED).context("it has failed")?;
+    assert_eq!((&*failed.reason, failed.is_true), ("DeadlineExceeded", true));
+    stage.stage.until_pods("etl", "it is gone", |pods| pods.is_empty()).await;
     ends_well(&stage, &operator).await
 }
 
@@ -271,13 +288,18 @@ async fn its_time_to_live_is_kept_by_kubernetes_itself() -> Result<()> {
     no_status_was_refused(&operator)
 }
 
-#[tokio::test]
-async fn a_job_made_again_with_another_manager_is_another_ones() -> Result<()> {
-    let (stage, operator) = managed("made-again").await?;
-    let _kubelet = two_at_work(&stage).await?;
-    stage.stage.kubectl(&["delete", "job", "etl", "--cascade=background", "--timeout=60s"]).await?;
+both_doors!(a_job_made_again_with_another_manager_is_another_ones);
+
+/// `TestManagedBy_RecreatedJob`: a pod of the one before has ended, and is not counted yet.
+async fn a_job_made_again_with_another_manager_is_another_ones(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    stage.create("etl", json!({})).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    stage.until("etl", "its pod is at work", |job| job.ready == 1).await;
+    stage.stage.kubelet.succeeds(&pod).await?;
+    stage.delete("etl", DeleteParams::background()).await?;
     let made = stage.create("etl", json!({ "managedBy": "example.com/nobody" })).await?;
-    stage.stage.until_pods("etl", "the old ones are gone", |pods| pods.is_empty()).await;
+    stage.stage.until_pods("etl", "the old one is gone", |pods| pods.is_empty()).await;
     stage.create("after", json!({})).await?;
     stage.stage.pod("after", 0, 1).await;
     let now = stage.jobs.get("etl").await?;
@@ -298,7 +320,7 @@ async fn until_a_pod_of_nobody_is_let_go(stage: &Stage, name: &str) -> Result<()
 }
 
 /// Twice: what there was before the first is looked at before the second is let go, whatever the order of a look.
-async fn until_all_pods_are_looked_through(stage: &Stage) -> Result<()> {
+pub async fn until_all_pods_are_looked_through(stage: &Stage) -> Result<()> {
     until_a_pod_of_nobody_is_let_go(stage, "nobodys-1").await?;
     until_a_pod_of_nobody_is_let_go(stage, "nobodys-2").await
 }
@@ -328,10 +350,13 @@ async fn what_others_run_is_not_touched() -> Result<()> {
     let operator = stage.operator().await?;
 
     let after = stage.create("after", json!({ "managedBy": "example.com/nobody" })).await?;
+    let suspended = stage.create("suspended", json!({ "managedBy": "example.com/nobody", "suspend": true })).await?;
     let batch_jobs: Api<BatchJob> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let batch_job = stage.stage.create("theirs", json!({ "managedBy": "example.com/nobody" })).await?;
-    // Kubernetes' own controller runs this one, as if there were no operator.
+    // Kubernetes' own controller runs these, as if there were no operator.
+    stage.create("named", json!({ "managedBy": "kubernetes.io/job-controller" })).await?;
     stage.create("plain", json!({ "managedBy": null })).await?;
+    let named = expect("a pod of the Job that names it", async || Ok(stage.stage.pods_of("named").await?.pop())).await;
     let plain = expect("a pod of the plain Job", async || Ok(stage.stage.pods_of("plain").await?.pop())).await;
     stage.stage.kubelet.bind(&plain).await?;
     stage.stage.kubelet.succeeds(&plain).await?;
@@ -344,7 +369,7 @@ async fn what_others_run_is_not_touched() -> Result<()> {
     stage.until("ours", "it is over", |job| job.is_finished()).await;
     until_all_pods_are_looked_through(&stage.stage).await?;
 
-    for job in [&before, &after] {
+    for job in [&before, &after, &suspended] {
         let now = stage.jobs.get(&job.name_any()).await?;
         assert_eq!(now.resource_version(), job.resource_version(), "{}", job.name_any());
     }
@@ -358,7 +383,7 @@ async fn what_others_run_is_not_touched() -> Result<()> {
         let managers: Vec<String> = fields.into_iter().flatten().filter_map(|entry| entry.manager).collect();
         assert!(!managers.is_empty() && managers.iter().all(|manager| !manager.contains("operator")), "{managers:?}");
     }
-    assert!(attempt_of(&plain).is_none());
+    assert!(attempt_of(&plain).is_none() && attempt_of(&named).is_none());
     assert_eq!(metric(&operator, "job_controller_job_syncs_total", r#"result="error""#).await?, 0.0);
     ends_well(&stage, &operator).await
 }
@@ -376,6 +401,66 @@ async fn without_the_flag_no_job_is_ours() -> Result<()> {
     assert_eq!(stage.jobs.get("etl").await?.resource_version(), job.resource_version());
     assert_eq!(stage.stage.pods.get(name(&pod)).await?.resource_version(), pod.resource_version());
     Ok(())
+}
+
+/// `TestManagedBy_Reenabling`, the other way round: while the flag is off the Job rests, and nothing of it is lost.
+#[tokio::test]
+async fn the_flag_is_taken_back_and_given_again() -> Result<()> {
+    let (stage, operator) = managed("flag").await?;
+    let job = stage.create("etl", json!({ "backoffLimit": 1 })).await?;
+    let first = stage.stage.running_pod("etl", 0, 1).await?;
+    stage.stage.kubelet.fails(&first, 7, LONG_AGO).await?;
+    let second = stage.stage.running_pod("etl", 0, 2).await?;
+    stage.until("etl", "it runs again", |job| (job.ready, job.failed) == (1, 1)).await;
+    no_status_was_refused(&operator)?;
+    operator.kill()?;
+
+    let without = stage.stage.operator().await?;
+    let before = stage.jobs.get("etl").await?;
+    stage.stage.kubelet.succeeds(&second).await?;
+    until_all_pods_are_looked_through(&stage.stage).await?;
+    assert_eq!(stage.jobs.get("etl").await?.resource_version(), before.resource_version());
+    let pod = stage.stage.pods.get(name(&second)).await?;
+    assert!(is_held(&pod) && owner_of(&pod) == uid(&job));
+    without.kill()?;
+
+    let operator = stage.operator().await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    assert_eq!((standing.succeeded, standing.failed, standing.is(condition::COMPLETE)), (1, 1, true));
+    assert_eq!(until_no_pod_is_held(&stage, "etl").await.len(), 2);
+    ends_well(&stage, &operator).await
+}
+
+both_doors!(the_pods_of_a_job_of_somebody_else_stay_held);
+
+/// `TestManagedBy_UsingReservedJobFinalizers`: they have ended, and their manager has said how the job will end.
+async fn the_pods_of_a_job_of_somebody_else_stay_held(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    let job = stage.create("theirs", json!({ "managedBy": "example.com/nobody" })).await?;
+    let suspended = json!({ "managedBy": "example.com/nobody", "suspend": true });
+    let suspended = stage.create("suspended", suspended).await?;
+    let kind = job.types.clone().context("a kind")?;
+    let owner = json!({ "apiVersion": kind.api_version, "kind": kind.kind, "name": "theirs", "uid": uid(&job), "controller": true });
+    let labels = json!({ keys::ATTEMPT: "1", keys::CONTROLLER_UID: uid(&job), keys::JOB_NAME: "theirs" });
+    let pod = forge(&stage.stage, "theirs-0-1-xxxxx", owner, labels).await?;
+    stage.stage.kubelet.bind(&pod).await?;
+    stage.stage.kubelet.succeeds(&pod).await?;
+    let met = json!({ "type": "SuccessCriteriaMet", "status": "True", "reason": "Theirs", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let status = json!({ "status": { "startTime": "2026-01-01T00:00:00Z", "conditions": [met] } });
+    let written = stage.jobs.patch_status("theirs", &PatchParams::default(), &Patch::Merge(status)).await?;
+    let touched = json!({ "metadata": { "annotations": { "touched": "" } } });
+    let touched = stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(touched)).await?;
+
+    stage.create("after", json!({})).await?;
+    stage.stage.pod("after", 0, 1).await;
+    until_all_pods_are_looked_through(&stage.stage).await?;
+    let now = stage.stage.pods.get(name(&pod)).await?;
+    assert_eq!(now.resource_version(), touched.resource_version(), "{now:?}");
+    assert_eq!(now.metadata.finalizers, pod.metadata.finalizers);
+    assert_eq!(stage.jobs.get("theirs").await?.resource_version(), written.resource_version());
+    assert_eq!(stage.jobs.get("suspended").await?.resource_version(), suspended.resource_version());
+    no_status_was_refused(&operator)
 }
 
 /// It is not ready, and says what it lacks.
@@ -418,6 +503,24 @@ async fn an_operator_that_may_not_read_jobs_says_so_and_is_not_ready() -> Result
 }
 
 /// What the writes of a managed Job's status stand on.
+/// What another has put into the status of the Job, as upstream's end-to-end test "should apply changes to a job status" does.
+#[tokio::test]
+async fn the_conditions_of_others_stay_as_they_are() -> Result<()> {
+    let (stage, operator) = managed("conditions-of-others").await?;
+    stage.create("etl", json!({})).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    let theirs = json!({ "type": "Theirs", "status": "True", "lastProbeTime": "2026-01-02T00:00:00Z",
+        "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let patch = Patch::Strategic(json!({ "status": { "conditions": [theirs] } }));
+    stage.jobs.patch_status("etl", &PatchParams::default(), &patch).await?;
+    stage.stage.kubelet.succeeds(&pod).await?;
+    stage.until("etl", "it is complete", |job| job.is(condition::COMPLETE)).await;
+    let job = stage.jobs.get("etl").await?;
+    let conditions = job.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    assert!(conditions.contains(&theirs), "{conditions:?}");
+    ends_well(&stage, &operator).await
+}
+
 #[tokio::test]
 async fn the_status_endpoint_of_a_job_takes_the_annotation_and_guards_both() -> Result<()> {
     let stage = Both::new("endpoint", Door::ManagedJob).await?;

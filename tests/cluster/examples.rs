@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::Phase;
+use batchjob_tests::support::wait_for;
 
 use crate::installed::shared;
 use crate::story::{created_at, ended_at, find, tell};
@@ -132,7 +134,12 @@ async fn leader_is_complete_when_index_0_is() -> Result<()> {
         assert_eq!((status.succeeded, status.failed), (Some(1), Some(0)));
         assert_eq!(status.completed_indexes.as_deref(), Some("0"));
         assert_eq!(find(&status, "SuccessCriteriaMet").map(|met| &*met.reason), Some("SuccessPolicy"));
-        assert_eq!(story.logs("leader")?, ["all epochs done"], "the workers' pods are gone");
+        // They have ended, so the job has; the kubelet may take a moment to take its hands off them.
+        wait_for("the workers' pods are gone", Duration::from_secs(30), async || {
+            Ok((story.attempts("leader").await?.len() == 1).then_some(()))
+        })
+        .await?;
+        assert_eq!(story.logs("leader")?, ["all epochs done"]);
         Ok(())
     })
     .await

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use batchjob_tests::kubernetes::image::Image;
@@ -16,8 +16,9 @@ use batchjob_tests::support::{Kubectl, image_archive};
 use clap::Parser;
 use serde_json::Value;
 
-/// What its names begin with.
-const FOCUS: &str = r"\[sig-apps\] (Job|CronJob|TTLAfterFinished)";
+/// What their names begin with. Each group runs beside the others: a test of CronJob waits for minutes, one after the other.
+const GROUPS: [(&str, &str); 2] =
+    [("job", r"\[sig-apps\] (Job|TTLAfterFinished)"), ("cronjob", r"\[sig-apps\] CronJob")];
 /// Where the tests find their images. There is no registry: ours have these names.
 const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-2";
 const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
@@ -31,8 +32,8 @@ struct Arguments {
     #[arg(long)]
     stock: bool,
     /// Only the tests whose names match this
-    #[arg(long, default_value = FOCUS)]
-    focus: String,
+    #[arg(long)]
+    focus: Option<String>,
 }
 
 #[tokio::main]
@@ -57,27 +58,50 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.stock {
         install(&kubernetes)?;
     }
-    let report = kubernetes.folder().join("report.json");
-    let log = kubernetes.folder().join("e2e.log");
-    eprintln!("running; the tests' own words are in {}", log.display());
-    // Its exit status says no more than the report.
-    Command::new(&tests)
-        .current_dir(kubernetes.folder())
-        .arg(format!("--kubeconfig={}", kubernetes.kubeconfig().display()))
-        .args(["--provider=skeleton", "--num-nodes=1", "--ginkgo.no-color", "--ginkgo.timeout=60m"])
-        .arg(format!("--ginkgo.focus={}", arguments.focus))
-        .arg(format!("--ginkgo.json-report={}", report.display()))
-        .stdout(fs::File::create(&log)?)
-        .stderr(fs::File::create(log.with_extension("err"))?)
-        .status()
-        .context("start the tests")?;
-    let report =
-        fs::read_to_string(&report).with_context(|| format!("the tests wrote no report: see {}", log.display()))?;
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/upstream.log");
-    fs::copy(&log, &kept)?;
-    let outcome = judge(&serde_json::from_str(&report)?);
+    let groups: Vec<(&str, &str)> = match &arguments.focus {
+        Some(focus) => vec![("focus", focus)],
+        None => GROUPS.to_vec(),
+    };
+    let mut running = Vec::new();
+    for (group, focus) in &groups {
+        running.push(start(&tests, &kubernetes, group, focus)?);
+    }
+    let mut specs = Vec::new();
+    for ((group, _), mut child) in groups.into_iter().zip(running) {
+        // Its exit status says no more than the report.
+        child.wait()?;
+        let (report, log) = (kubernetes.folder().join(format!("{group}.json")), log_of(&kubernetes, group));
+        fs::copy(&log, Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/upstream-{group}.log")))?;
+        let report =
+            fs::read_to_string(report).with_context(|| format!("no report of {group}: see {}", log.display()))?;
+        let report: Value = serde_json::from_str(&report)?;
+        let suites = report.as_array().into_iter().flatten();
+        specs.extend(suites.flat_map(|suite| suite["SpecReports"].as_array().cloned().unwrap_or_default()));
+    }
+    let outcome = judge(&specs);
     kubernetes.stop().await?;
     outcome
+}
+
+fn log_of(kubernetes: &Kubernetes, group: &str) -> PathBuf {
+    kubernetes.folder().join(format!("{group}.log"))
+}
+
+fn start(tests: &Path, kubernetes: &Kubernetes, group: &str, focus: &str) -> Result<Child> {
+    let log = log_of(kubernetes, group);
+    eprintln!("running {group}; its own words are in {}", log.display());
+    Command::new(tests)
+        .current_dir(kubernetes.folder())
+        .arg(format!("--kubeconfig={}", kubernetes.kubeconfig().display()))
+        .args(["--provider=skeleton", "--num-nodes=1", "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.timeout=60m"])
+        .arg(format!("--ginkgo.focus={focus}"))
+        // The gates of gang scheduling.
+        .arg("--ginkgo.skip=Feature:OffByDefault")
+        .arg(format!("--ginkgo.json-report={}", kubernetes.folder().join(format!("{group}.json")).display()))
+        .stdout(fs::File::create(&log)?)
+        .stderr(fs::File::create(log.with_extension("err"))?)
+        .spawn()
+        .context("start the tests")
 }
 
 /// The tests as one binary, kept where Kubernetes' own are.
@@ -128,11 +152,9 @@ fn install(kubernetes: &Kubernetes) -> Result<()> {
 }
 
 /// Prints how each test went; an error if one failed that can pass here.
-fn judge(report: &Value) -> Result<()> {
-    let specs =
-        report.as_array().into_iter().flatten().flat_map(|suite| suite["SpecReports"].as_array().into_iter().flatten());
+fn judge(specs: &[Value]) -> Result<()> {
     let (mut n_passed, mut failed) = (0, Vec::new());
-    for spec in specs.filter(|spec| spec["LeafNodeType"] == "It" && spec["State"] != "skipped") {
+    for spec in specs.iter().filter(|spec| spec["LeafNodeType"] == "It" && spec["State"] != "skipped") {
         let containers = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let name = containers.chain(spec["LeafNodeText"].as_str()).collect::<Vec<_>>().join(" ");
         let seconds = spec["RunTime"].as_f64().unwrap_or_default() / 1e9;
@@ -150,7 +172,7 @@ fn judge(report: &Value) -> Result<()> {
     }
     println!("{n_passed} passed, {} failed", failed.len());
     if n_passed == 0 || !failed.is_empty() {
-        bail!("see target/upstream.log");
+        bail!("see target/upstream-*.log");
     }
     Ok(())
 }

@@ -151,7 +151,8 @@ impl Writer {
     /// The status and the ledger of a managed Job, in one request: both or neither.
     async fn patch_status(&self, record: &JobRecord, job: &Job, status: &BatchJobStatus) -> Result<AnyJob> {
         let (status, ledger) = managed::write(job, status);
-        let patch = Patch::Merge(serde_json::json!({
+        // Strategic, so that the conditions are merged by type: others may have theirs on the Job.
+        let patch = Patch::Strategic(serde_json::json!({
             "metadata": {
                 "uid": &*record.uid,
                 "resourceVersion": &*record.resource_version,
@@ -211,11 +212,10 @@ impl Writer {
 }
 
 /// The fields of a Job's status.
-const JOB_STATUS_FIELDS: [&str; 11] = [
+const JOB_STATUS_FIELDS: [&str; 10] = [
     "active",
     "completedIndexes",
     "completionTime",
-    "conditions",
     "failed",
     "failedIndexes",
     "ready",
@@ -225,7 +225,8 @@ const JOB_STATUS_FIELDS: [&str; 11] = [
     "uncountedTerminatedPods",
 ];
 
-/// The status with null for what is absent, so that a merge patch leaves nothing of the old one.
+/// The status with null for what is absent, so that a patch leaves nothing of the old one; but conditions, of which none
+/// of ours ever goes.
 fn every_field(status: &JobStatus) -> serde_json::Result<serde_json::Value> {
     let mut fields: serde_json::Map<_, _> =
         JOB_STATUS_FIELDS.into_iter().map(|field| (field.to_owned(), serde_json::Value::Null)).collect();
@@ -249,7 +250,8 @@ mod tests {
             active: Some(1),
             completed_indexes: Some("0".to_owned()),
             completion_time: Some(Time(Timestamp::UNIX_EPOCH)),
-            conditions: Some(Vec::new()),
+            // Merged by type.
+            conditions: None,
             failed: Some(1),
             failed_indexes: Some("1".to_owned()),
             ready: Some(1),
@@ -264,6 +266,7 @@ mod tests {
         };
         assert_eq!(names(&full), JOB_STATUS_FIELDS);
         assert_eq!(names(&JobStatus::default()), JOB_STATUS_FIELDS);
-        assert_eq!(every_field(&JobStatus::default()).expect("JSON")["active"], serde_json::Value::Null);
+        let empty = every_field(&JobStatus::default()).expect("JSON");
+        assert_eq!((empty.get("active"), empty.get("conditions")), (Some(&serde_json::Value::Null), None));
     }
 }

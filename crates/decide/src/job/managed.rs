@@ -33,7 +33,7 @@ struct Annotation {
     open_indexes: Option<String>,
 }
 
-/// The conditions that a Job has.
+/// The conditions that a Job's controller writes; others may add theirs, which are none of our business.
 const CONDITIONS: [&str; 5] = [
     condition::SUSPENDED,
     condition::SUCCESS_CRITERIA_MET,
@@ -41,6 +41,10 @@ const CONDITIONS: [&str; 5] = [
     condition::COMPLETE,
     condition::FAILED,
 ];
+
+fn is_of_a_job(type_: &str) -> bool {
+    CONDITIONS.contains(&type_)
+}
 
 /// The status of a managed Job with its ledger, in the form of a BatchJob's.
 ///
@@ -72,7 +76,7 @@ pub fn read(status: &JobStatus, ledger: Option<&str>) -> BatchJobStatus {
         completed_indexes,
         failed_indexes: failed_indexes.filter(|text| !text.is_empty()),
         open_indexes,
-        conditions: status.conditions.iter().flatten().map(condition).collect(),
+        conditions: status.conditions.iter().flatten().filter(|it| is_of_a_job(&it.type_)).map(condition).collect(),
         ..BatchJobStatus::default()
     }
 }
@@ -80,7 +84,7 @@ pub fn read(status: &JobStatus, ledger: Option<&str>) -> BatchJobStatus {
 /// What a Job can hold of a status.
 pub fn keep(status: BatchJobStatus) -> BatchJobStatus {
     let mut conditions = status.conditions;
-    conditions.retain(|condition| CONDITIONS.contains(&&*condition.type_));
+    conditions.retain(|condition| is_of_a_job(&condition.type_));
     for condition in &mut conditions {
         condition.observed_generation = None;
     }
