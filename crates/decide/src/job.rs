@@ -19,9 +19,9 @@ pub mod tally;
 use batchjob_crd::{BatchJobStatus, condition, reason};
 
 use crate::observed::{Door, Job, Observed, Obstacle};
-use crate::plan::{Action, Counted, Finished, Plan, PolicyAction, Reason};
+use crate::plan::{Action, AttemptId, Counted, Finished, Plan, PolicyAction, Reason};
 use attempt::Attempt;
-use finish::Evidence;
+use finish::{Evidence, Verdict};
 use name::PodNames;
 use scale::{MAX_PER_PASS, Scale};
 use spec::Spec;
@@ -56,19 +56,10 @@ pub fn decide(observed: &Observed) -> Plan {
     // It is decided how the job ends, so what still runs is deleted. That is written first: a pod that was deleted for it
     // must find the same verdict afterwards.
     let condemned: &[Attempt<'_>] = if verdict.is_some() { &tally.current } else { &[] };
-    // Where the job succeeds without them, they are stopped; where it fails, they are counted as failed when they are
-    // seen to end. So has batch/v1 Job it.
-    let succeeds = verdict.as_ref().is_some_and(|verdict| verdict.succeeded);
-    // So they are, too, where the job fails and podFailurePolicy ignores what they have come to so far: from then on it is
-    // asked no more.
-    let is_ignored = |attempt: &Attempt<'_>| {
-        let policy = spec.failure_policy.as_ref().filter(|_| !is_failing(&observed.job));
-        let rule = policy.and_then(|policy| policy.judge(&observed.job.namespace, attempt));
-        verdict.is_some() && rule.is_some_and(|rule| rule.action == PolicyAction::Ignore)
-    };
-    let spared = condemned.iter().chain(&tally.leaving).filter(|attempt| succeeds || is_ignored(attempt));
-    for attempt in scale.stop.iter().chain(spared) {
-        tally.ledger.stop(attempt.id.index, attempt.id.attempt);
+    let stopped: Vec<AttemptId> =
+        scale.stop.iter().map(|attempt| attempt.id).chain(spared(observed, &spec, &tally, verdict.as_ref())).collect();
+    for id in stopped {
+        tally.ledger.stop(id.index, id.attempt);
     }
 
     let picture = Picture { observed, spec: &spec, tally: &tally, scale: &scale, verdict: verdict.as_ref(), blocked };
@@ -99,6 +90,20 @@ pub fn decide(observed: &Observed) -> Plan {
         plan.wake(Some(observed.now));
     }
     plan
+}
+
+/// The attempts that have not ended as the job does, and are not to be counted. Where it succeeds without them, that is all
+/// of them; where it fails, they are counted as failed when they are seen to end, but for those that podFailurePolicy ignores
+/// for what they have come to so far: from then on it is asked no more. So has batch/v1 Job it.
+fn spared(observed: &Observed, spec: &Spec, tally: &Tally<'_>, verdict: Option<&Verdict>) -> Vec<AttemptId> {
+    let Some(verdict) = verdict else { return Vec::new() };
+    let policy = spec.failure_policy.as_ref().filter(|_| !is_failing(&observed.job));
+    let is_ignored = |attempt: &Attempt<'_>| {
+        let rule = policy.and_then(|policy| policy.judge(&observed.job.namespace, attempt));
+        rule.is_some_and(|rule| rule.action == PolicyAction::Ignore)
+    };
+    let attempts = tally.current.iter().chain(&tally.leaving);
+    attempts.filter(|attempt| verdict.succeeded || is_ignored(attempt)).map(|attempt| attempt.id).collect()
 }
 
 /// Lets pods go and deletes pods, as many as one pass does; what is left comes in the next one, behind the other jobs.
