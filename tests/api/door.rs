@@ -502,7 +502,6 @@ async fn an_operator_that_may_not_read_jobs_says_so_and_is_not_ready() -> Result
     Ok(())
 }
 
-/// What the writes of a managed Job's status stand on.
 /// What another has put into the status of the Job, as upstream's end-to-end test "should apply changes to a job status" does.
 #[tokio::test]
 async fn the_conditions_of_others_stay_as_they_are() -> Result<()> {
@@ -521,6 +520,7 @@ async fn the_conditions_of_others_stay_as_they_are() -> Result<()> {
     ends_well(&stage, &operator).await
 }
 
+/// What the writes of a managed Job's status stand on.
 #[tokio::test]
 async fn the_status_endpoint_of_a_job_takes_the_annotation_and_guards_both() -> Result<()> {
     let stage = Both::new("endpoint", Door::ManagedJob).await?;

@@ -15,6 +15,9 @@
 //! | `replacement` | when a deleted pod is replaced, and that a job is over only with its last pod |
 //! | `policies` | what a failure and a success mean: the policies, and the limits for each index |
 //! | `door` | managed Jobs, and whose Jobs and pods are left alone; pods that are taken back and given up |
+//! | `adoption` | pods that nobody owns: which of them a job takes in, and which are let go |
+//! | `cronjob` | Kubernetes' own CronJob controller, and the managed Jobs that it makes |
+//! | `lifecycle` | a job as an object that everybody may change, list, delete and make again |
 //! | `writes` | what the operator writes is refused or comes too late, and nothing is lost or counted twice |
 //! | `both` | the stage for what is asked of a BatchJob and of a managed Job alike |
 //!
@@ -23,14 +26,17 @@
 //! shown by something else that happens after it.
 
 mod admit;
+mod adoption;
 mod both;
 mod counts;
+mod cronjob;
 mod deletion;
 mod door;
 mod elastic;
 mod kill;
 mod kubelet;
 mod life;
+mod lifecycle;
 mod operator;
 mod policies;
 mod refuse;

@@ -46,8 +46,6 @@ pub const POD_TEMPLATE_REJECTED: &str = "PodTemplateRejected";
 pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
 /// The operator, or an admission policy, does not allow the pod; it is tried again, slowly.
 pub const POD_CREATE_FORBIDDEN: &str = "PodCreateForbidden";
-/// There is a pod of that name already, and it belongs to somebody else.
-pub const POD_NAME_TAKEN: &str = "PodNameTaken";
 /// The namespace is being deleted.
 pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 

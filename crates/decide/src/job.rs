@@ -39,6 +39,10 @@ pub fn decide(observed: &Observed) -> Plan {
         Err(message) => return invalid(observed, message),
     };
     let mut tally = tally::tally(observed, Some(&spec), &names);
+    if let Some(Obstacle::NameTaken(id)) = &observed.obstacle {
+        // It is one that was given up, or somebody else's: the index goes on without it.
+        tally.pass_missing(*id);
+    }
     if observed.job.is_deleted {
         return let_go(observed, &spec, tally);
     }
@@ -66,7 +70,7 @@ pub fn decide(observed: &Observed) -> Plan {
     let status = kept(&observed.job, status::project(&picture));
 
     let deleted: Vec<&Attempt<'_>> = tally.strays.iter().chain(condemned).chain(&scale.stop).collect();
-    let adopted: &[Attempt<'_>] = if verdict.is_some() { &[] } else { &tally.orphans };
+    let adopted = &tally.orphans;
     let can_wait = scale.start.is_empty()
         && adopted.is_empty()
         && deleted.is_empty()
@@ -178,7 +182,7 @@ fn only_status(observed: &Observed, status: BatchJobStatus) -> Plan {
 fn kept(job: &Job, status: BatchJobStatus) -> BatchJobStatus {
     match job.door {
         Door::BatchJob => status,
-        Door::ManagedJob => managed::keep(status),
+        Door::ManagedJob => managed::keep(job, status),
     }
 }
 
@@ -196,6 +200,7 @@ fn is_failing(job: &Job) -> bool {
 fn obstacle(observed: &Observed) -> Option<&Obstacle> {
     observed.obstacle.as_ref().filter(|obstacle| match obstacle {
         Obstacle::TemplateRejected { generation, .. } => *generation == observed.job.generation,
+        Obstacle::NameTaken(_) => false,
         Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => *retry_at > observed.now,
     })
 }

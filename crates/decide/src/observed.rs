@@ -5,6 +5,8 @@ use std::sync::Arc;
 use batchjob_crd::{BatchJobSpec, BatchJobStatus, reason};
 use jiff::Timestamp;
 
+use crate::plan::AttemptId;
+
 /// Everything one decision may look at.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -147,6 +149,8 @@ pub enum Obstacle {
     TemplateRejected { generation: i64, message: String },
     /// Something that passes, such as a quota: not tried again before `retry_at`.
     Refused { reason: RefusedReason, message: String, retry_at: Timestamp },
+    /// There is a pod already of the name that this attempt has, and it is not the job's: the attempt is passed.
+    NameTaken(AttemptId),
     /// There was no answer, or none about the pod: not tried again before `retry_at`. Everything else goes on.
     Unanswered { retry_at: Timestamp },
 }
@@ -155,7 +159,7 @@ impl Obstacle {
     /// When creates are tried again; None: not until the spec changes.
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self {
-            Obstacle::TemplateRejected { .. } => None,
+            Obstacle::TemplateRejected { .. } | Obstacle::NameTaken(_) => None,
             Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => Some(*retry_at),
         }
     }
@@ -168,8 +172,6 @@ pub enum RefusedReason {
     /// not found".
     Forbidden,
     NamespaceTerminating,
-    /// A pod of that name is there already and belongs to somebody else.
-    NameTaken,
 }
 
 impl RefusedReason {
@@ -178,7 +180,6 @@ impl RefusedReason {
             RefusedReason::QuotaExceeded => reason::QUOTA_EXCEEDED,
             RefusedReason::Forbidden => reason::POD_CREATE_FORBIDDEN,
             RefusedReason::NamespaceTerminating => reason::NAMESPACE_TERMINATING,
-            RefusedReason::NameTaken => reason::POD_NAME_TAKEN,
         }
     }
 }

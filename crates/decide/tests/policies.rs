@@ -174,7 +174,7 @@ impl Case {
             Door::BatchJob => status,
             Door::ManagedJob => {
                 let (written, ledger) = managed::write(&self.job, &status);
-                managed::read(&written, Some(&ledger))
+                managed::read(&self.job.uid, &written, Some(&ledger)).status
             }
         };
     }

@@ -64,7 +64,8 @@ proptest! {
         prop_assert_eq!(set.len(), one.len());
         prop_assert_eq!(set.contains(index), one.contains(&index));
         prop_assert_eq!(set.n_common(&index_set(&other)), one.intersection(&other).count());
-        prop_assert_eq!(set.missing(index).collect::<Vec<_>>(), (0..index).filter(|n| !one.contains(n)).collect::<Vec<_>>());
+        prop_assert_eq!(set.union(&index_set(&other)), index_set(&one.union(&other).copied().collect()));
+        prop_assert_eq!(set.clone().into_missing(index).collect::<Vec<_>>(), (0..index).filter(|n| !one.contains(n)).collect::<Vec<_>>());
         prop_assert_eq!(as_model(&set.below(index)), one.range(..index).copied().collect());
 
         let (mut with, mut without, mut split) = (set.clone(), set.clone(), set.clone());
@@ -170,7 +171,8 @@ proptest! {
             ..BatchJobSpec::default()
         };
         let set = |indexes: &BTreeSet<u32>| Some(text(indexes)).filter(|text| !text.is_empty());
-        let status = managed::keep(BatchJobStatus {
+        let job = Job { door: Door::ManagedJob, spec, ..Job::default() };
+        let status = managed::keep(&job, BatchJobStatus {
             observed_generation: Some(7),
             active: Some(counts[0]),
             ready: Some(counts[1]),
@@ -178,14 +180,14 @@ proptest! {
             failed: Some(counts[3]),
             succeeded: Some(completed.len() as i32),
             completed_indexes: set(&completed),
-            failed_indexes: set(&failed),
+            failed_indexes: set(&failed).filter(|_| per_index),
             open_indexes: open,
             ..BatchJobStatus::default()
         });
-        let (written, ledger) = managed::write(&Job { door: Door::ManagedJob, spec, ..Job::default() }, &status);
+        let (written, ledger) = managed::write(&job, &status);
         // As it comes back from the API server.
         let written = serde_json::from_value(serde_json::to_value(&written).expect("JSON")).expect("a status");
-        prop_assert_eq!(managed::read(&written, Some(&ledger)), status);
+        prop_assert_eq!(managed::read("", &written, Some(&ledger)).status, status);
     }
 }
 
@@ -241,6 +243,8 @@ struct Model {
     failed: u32,
     /// Next attempt, failures, ignored failures.
     open: BTreeMap<u32, (u32, u32, u32)>,
+    /// From which index on none has an attempt before which.
+    beyond: Option<(u32, u32)>,
 }
 
 impl Model {
@@ -254,12 +258,14 @@ impl Model {
             given_up: as_model(&ledger.failed_indexes),
             failed: ledger.failed,
             open: open.collect(),
+            beyond: ledger.open.beyond().map(|beyond| (beyond.from, beyond.next_attempt)),
         }
     }
 
     fn happen(&mut self, happening: Happening) {
         let is_closed = |index| self.completed.contains(&index) || self.given_up.contains(&index);
-        let before = |index| self.open.get(&index).copied().unwrap_or((1, 0, 0));
+        let beyond = |index| self.beyond.filter(|&(from, _)| index >= from).map(|(_, next)| (next, 0, 0));
+        let before = |index| self.open.get(&index).copied().or_else(|| beyond(index)).unwrap_or((1, 0, 0));
         match happening {
             Happening::Succeeds(index) => {
                 self.completed.insert(index);
@@ -267,14 +273,15 @@ impl Model {
                 self.open.remove(&index);
             }
             Happening::Shrinks(end) => {
-                let forgotten = (end..24).filter(|&index| is_closed(index)).map(|index| (index, (2, 0, 0)));
-                let forgotten: Vec<_> = forgotten.collect();
+                let opened = self.open.range(end..).map(|(_, &(next, _, _))| next);
+                let closed = (end..24).filter(|&index| is_closed(index)).map(|_| 2);
+                if let Some(next) = opened.chain(closed).max() {
+                    let (from, before) = self.beyond.unwrap_or((end, 1));
+                    self.beyond = Some((from.min(end), before.max(next)));
+                }
                 self.completed.retain(|&index| index < end);
                 self.given_up.retain(|&index| index < end);
-                for (_, open) in self.open.range_mut(end..) {
-                    *open = (open.0, 0, 0);
-                }
-                self.open.extend(forgotten);
+                self.open.retain(|&index, _| index < end);
             }
             Happening::Fails(index)
             | Happening::FailsForGood(index)

@@ -136,8 +136,16 @@ impl Controller {
             return;
         };
         tracing::warn!(job = %key, %error, class = error.label(), "the plan was not carried out");
-        if let Error::Refused { message, .. } = &error {
-            self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
+        match &error {
+            Error::Refused { message, .. } => {
+                self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
+            }
+            Error::NameTaken { id, .. } => {
+                let message =
+                    format!("there is a pod of the name of {id} already, which is not this job's: it goes on without");
+                self.recorder.warn(record, "FailedCreate", message);
+            }
+            _ => {}
         }
         let next_try = memory.learn(&error, &observed.job, observed.now);
         self.remember(key, memory);

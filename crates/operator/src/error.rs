@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use batchjob_decide::observed::RefusedReason;
+use batchjob_decide::plan::AttemptId;
 use kube::core::Status;
 
 /// A write that failed.
@@ -22,6 +23,8 @@ pub enum Error {
     Write { what: String, class: Class, source: WriteError },
     #[error("failed to create pod {pod}: {message}")]
     Refused { pod: String, refusal: Refusal, message: String },
+    #[error("failed to create pod {pod}: there is one of that name already, and it is not this job's")]
+    NameTaken { pod: String, id: AttemptId },
     #[error("failed to create pod {pod}: {source}")]
     Unanswered { pod: String, class: Class, source: WriteError },
 }
@@ -57,7 +60,7 @@ impl Error {
     }
 
     pub fn is_create(&self) -> bool {
-        matches!(self, Error::Refused { .. } | Error::Unanswered { .. })
+        matches!(self, Error::Refused { .. } | Error::NameTaken { .. } | Error::Unanswered { .. })
     }
 
     /// The value of the metric's label.
@@ -68,7 +71,7 @@ impl Error {
                 Class::Soon => "soon",
                 Class::Busy { .. } => "busy",
             },
-            Error::Refused { refusal: Refusal::Refused(_), .. } => "refused",
+            Error::Refused { refusal: Refusal::Refused(_), .. } | Error::NameTaken { .. } => "refused",
             Error::Refused { refusal: Refusal::Rejected, .. } => "rejected",
         }
     }

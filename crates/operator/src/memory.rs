@@ -61,6 +61,7 @@ impl Memory {
                 let (message, retry_at) = (message.clone(), later(now, delay));
                 self.obstacle = Some(Obstacle::Refused { reason: *reason, message, retry_at });
             }
+            Error::NameTaken { id, .. } => self.obstacle = Some(Obstacle::NameTaken(*id)),
             Error::Unanswered { class, .. } => {
                 self.n_refusals += 1;
                 let delay = after(*class, self.n_refusals) + jitter(job, self.n_refusals);

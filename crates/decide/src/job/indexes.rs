@@ -78,6 +78,20 @@ impl IndexSet {
         rest
     }
 
+    /// The indexes that are in either.
+    pub fn union(&self, other: &IndexSet) -> IndexSet {
+        let mut all: Vec<(u32, u32)> = self.runs.iter().chain(&other.runs).copied().collect();
+        all.sort_unstable();
+        let mut union = IndexSet::default();
+        for (first, last) in all {
+            match union.runs.last_mut() {
+                Some(previous) if first <= previous.1 + 1 => previous.1 = previous.1.max(last),
+                _ => union.runs.push((first, last)),
+            }
+        }
+        union
+    }
+
     /// How many indexes are in both.
     pub fn n_common(&self, other: &IndexSet) -> usize {
         let (mut n_common, mut others) = (0, other.runs.iter().peekable());
@@ -101,10 +115,13 @@ impl IndexSet {
     }
 
     /// The indexes below `end` that are not in the set, in rising order.
-    pub fn missing(&self, end: u32) -> impl Iterator<Item = u32> {
-        let starts = std::iter::once(0).chain(self.runs.iter().map(|&(_, last)| last + 1));
-        let ends = self.runs.iter().map(|&(first, _)| first).chain(std::iter::once(end));
-        starts.zip(ends).flat_map(move |(start, until)| start..until.min(end))
+    pub fn into_missing(self, end: u32) -> impl Iterator<Item = u32> {
+        let mut next = 0;
+        self.runs.into_iter().chain(std::iter::once((end, end))).flat_map(move |(first, last)| {
+            let gap = next..first.min(end);
+            next = last.saturating_add(1);
+            gap
+        })
     }
 
     /// Reads "0-3,7". What cannot be read, such as a part out of order, is left out: a status that somebody broke must
@@ -200,9 +217,9 @@ mod tests {
         for text in ["", "0", "0-3,7", "2-4,9", "0-9", "5-30"] {
             let set = IndexSet::parse(text);
             let expected: Vec<u32> = (0..10).filter(|&index| !set.contains(index)).collect();
-            assert_eq!(set.missing(10).collect::<Vec<_>>(), expected, "{text:?}");
+            assert_eq!(set.into_missing(10).collect::<Vec<_>>(), expected, "{text:?}");
         }
-        assert_eq!(IndexSet::parse("0-3").missing(0).count(), 0);
+        assert_eq!(IndexSet::parse("0-3").into_missing(0).count(), 0);
     }
 
     #[test]

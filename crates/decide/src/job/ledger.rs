@@ -13,7 +13,8 @@
 //! In `openIndexes` neighbours that are alike share an entry ("0-999:2/0": a thousand indexes that were stopped in
 //! their first attempt), and the time, in seconds since 1970, is there only where a failure is. Failures that
 //! podFailurePolicy ignores are not counted, but the delay before the next attempt grows with them too: they follow the
-//! others after a plus ("3:4/1+2@1764021302").
+//! others after a plus ("3:4/1+2@1764021302"). What an elastic job has lost by being made smaller is one entry for all: "5-:3/0"
+//! says that no index from 5 on is to have an attempt before the third, should there be such indexes again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +38,21 @@ pub struct Ledger {
 
 /// The indexes that have ended an attempt and are not done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenIndexes(BTreeMap<u32, Open>);
+pub struct OpenIndexes {
+    each: BTreeMap<u32, Open>,
+    beyond: Option<Beyond>,
+}
+
+/// The job once had indexes from here on, which it has no more, or has again: none of them is to have an attempt before this
+/// one. A job of 100,000 indexes may be made smaller at any time, and what is left of them must be short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beyond {
+    pub from: u32,
+    pub next_attempt: u32,
+}
+
+/// More indexes are never open: so many pods no job has. A text that says otherwise must not fill the memory.
+const MAX_OPEN: u32 = 200_000;
 
 /// Where an index stands that has ended an attempt and is not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +100,14 @@ impl Ledger {
 
     /// The indexes below `end` that are not closed, in rising order.
     pub fn missing(&self, end: u32) -> impl Iterator<Item = u32> {
-        self.completed.missing(end).filter(|&index| !self.failed_indexes.contains(index))
+        self.completed.union(&self.failed_indexes).into_missing(end)
     }
 
     /// `index` is done. Done twice is done, and done late is done: a success is honoured whichever attempt brings it.
     pub fn complete(&mut self, index: u32) {
         self.completed.insert(index);
         self.failed_indexes.remove(index);
-        self.open.0.remove(&index);
+        self.open.each.remove(&index);
     }
 
     /// Attempt `attempt` of `index` has failed, at `at`. Answers with the failures of the index.
@@ -114,7 +129,7 @@ impl Ledger {
     /// `index` has failed for good.
     pub fn give_up(&mut self, index: u32) {
         self.failed_indexes.insert(index);
-        self.open.0.remove(&index);
+        self.open.each.remove(&index);
     }
 
     /// Attempt `attempt` of `index` is to be stopped, which is no failure of it.
@@ -125,8 +140,9 @@ impl Ledger {
     }
 
     fn pass(&mut self, index: u32, attempt: u32) -> &mut Open {
-        let open =
-            self.open.0.entry(index).or_insert(Open { next_attempt: 1, failures: 0, ignored: 0, failed_at: None });
+        let new = Open { next_attempt: 1, failures: 0, ignored: 0, failed_at: None };
+        let before = self.open.get(index).unwrap_or(new);
+        let open = self.open.each.entry(index).or_insert(before);
         open.next_attempt = open.next_attempt.max(attempt + 1);
         open
     }
@@ -134,35 +150,49 @@ impl Ledger {
     /// The job has `end` indexes now. What the others have come to is forgotten: should the job grow again, they are done
     /// again (elastic Indexed jobs). But not with the attempts that they have had.
     pub fn forget_from(&mut self, end: u32) {
-        let closed = [self.completed.split_off(end), self.failed_indexes.split_off(end)];
-        for index in closed.iter().flat_map(IndexSet::iter) {
-            self.pass(index, 1);
+        let are_closed = [self.completed.split_off(end), self.failed_indexes.split_off(end)].map(|set| !set.is_empty());
+        let open = self.open.each.split_off(&end);
+        let latest = open.values().map(|open| open.next_attempt).max();
+        if latest.is_some() || are_closed.contains(&true) {
+            self.pass_beyond(end, latest.map_or(1, |next| next - 1).max(1));
         }
-        for open in self.open.0.range_mut(end..).map(|(_, open)| open) {
-            *open = Open { next_attempt: open.next_attempt, failures: 0, ignored: 0, failed_at: None };
-        }
+    }
+
+    /// The job has `end` indexes now, and one of the others has had attempt `attempt`.
+    pub fn pass_beyond(&mut self, end: u32, attempt: u32) {
+        let before = self.open.beyond.unwrap_or(Beyond { from: end, next_attempt: 1 });
+        self.open.beyond =
+            Some(Beyond { from: before.from.min(end), next_attempt: before.next_attempt.max(attempt + 1) });
     }
 }
 
 impl OpenIndexes {
     pub fn get(&self, index: u32) -> Option<Open> {
-        self.0.get(&index).copied()
+        let of_all =
+            |beyond: Beyond| Open { next_attempt: beyond.next_attempt, failures: 0, ignored: 0, failed_at: None };
+        let beyond = || self.beyond.filter(|beyond| index >= beyond.from).map(of_all);
+        self.each.get(&index).copied().or_else(beyond)
     }
 
-    /// In rising order.
+    pub fn beyond(&self) -> Option<Beyond> {
+        self.beyond
+    }
+
+    /// Those with an entry of their own, in rising order.
     pub fn indexes(&self) -> impl Iterator<Item = u32> {
-        self.0.keys().copied()
+        self.each.keys().copied()
     }
 
     /// Whether an attempt of one of them has failed, counted or not.
     pub fn have_failed(&self) -> bool {
-        self.0.values().any(|open| open.failed_at.is_some())
+        self.each.values().any(|open| open.failed_at.is_some())
     }
 
     /// The same without the times, which nobody needs any more once the job is bound to fail: what was told to end
     /// together is then one entry.
     pub fn without_times(&self) -> OpenIndexes {
-        OpenIndexes(self.0.iter().map(|(&index, &open)| (index, Open { failed_at: None, ..open })).collect())
+        let each = self.each.iter().map(|(&index, &open)| (index, Open { failed_at: None, ..open }));
+        OpenIndexes { each: each.collect(), beyond: self.beyond }
     }
 
     /// How many entries its text has for the indexes below `end`.
@@ -178,20 +208,24 @@ impl OpenIndexes {
 
     /// Reads "0-2:2/0,3:2/1@1764021302". What cannot be read is left out, as in [`IndexSet::parse`].
     pub fn parse(text: &str) -> OpenIndexes {
-        let mut open = BTreeMap::new();
-        for (run, entry) in text.split(',').filter_map(parse_entry) {
-            // A status that somebody broke must not make a map of four thousand million indexes.
-            for index in run.0..=run.1.min(run.0.saturating_add(1_000_000)) {
-                open.insert(index, entry);
+        let mut open = OpenIndexes::default();
+        let mut n_more = MAX_OPEN;
+        for part in text.split(',') {
+            if let Some((first, last, entry)) = parse_entry(part) {
+                let n = (last - first + 1).min(n_more);
+                n_more -= n;
+                open.each.extend((first..first + n).map(|index| (index, entry)));
+            } else if let Some(beyond) = parse_beyond(part) {
+                open.beyond = Some(beyond);
             }
         }
-        OpenIndexes(open)
+        open
     }
 
     /// Calls `write` for each run of neighbours that are alike.
     fn each_entry(&self, mut write: impl FnMut(u32, u32, Open) -> fmt::Result) -> fmt::Result {
         let mut run: Option<(u32, u32, Open)> = None;
-        for (&index, &open) in &self.0 {
+        for (&index, &open) in &self.each {
             run = match run {
                 Some((first, last, alike)) if last + 1 == index && alike == open => Some((first, index, open)),
                 Some((first, last, other)) => {
@@ -205,8 +239,15 @@ impl OpenIndexes {
     }
 }
 
+/// Reads "5-:3/0".
+fn parse_beyond(text: &str) -> Option<Beyond> {
+    let (from, next_attempt) = text.strip_suffix("/0")?.split_once("-:")?;
+    let beyond = Beyond { from: from.parse().ok()?, next_attempt: next_attempt.parse().ok()? };
+    (beyond.next_attempt >= 1 && beyond.next_attempt < u32::MAX).then_some(beyond)
+}
+
 /// Reads "3:2/1@1764021302" or "0-2:2/0".
-fn parse_entry(text: &str) -> Option<((u32, u32), Open)> {
+fn parse_entry(text: &str) -> Option<(u32, u32, Open)> {
     let (run, rest) = text.split_once(':')?;
     let (rest, failed_at) = match rest.split_once('@') {
         Some((rest, seconds)) => (rest, Some(Timestamp::from_second(seconds.parse().ok()?).ok()?)),
@@ -217,7 +258,8 @@ fn parse_entry(text: &str) -> Option<((u32, u32), Open)> {
     let (next_attempt, failures, ignored) = (next_attempt.parse().ok()?, failures.parse().ok()?, ignored.parse().ok()?);
     let open = Open { next_attempt, failures, ignored, failed_at };
     // The last number must leave room for the one after it.
-    (open.next_attempt >= 1 && open.next_attempt < u32::MAX).then_some((parse_run(run)?, open))
+    let (first, last) = parse_run(run)?;
+    (open.next_attempt >= 1 && open.next_attempt < u32::MAX).then_some((first, last, open))
 }
 
 impl fmt::Display for OpenIndexes {
@@ -232,7 +274,9 @@ impl fmt::Display for OpenIndexes {
                 write!(f, "+{}", open.ignored)?;
             }
             open.failed_at.map_or(Ok(()), |at| write!(f, "@{}", at.as_second()))
-        })
+        })?;
+        let beyond = |Beyond { from, next_attempt }: Beyond| write!(f, "{separator}{from}-:{next_attempt}/0");
+        self.beyond.map_or(Ok(()), beyond)
     }
 }
 
@@ -314,10 +358,23 @@ mod tests {
         ledger.give_up(5);
         ledger.forget_from(2);
         assert_eq!((ledger.completed.to_string().as_str(), ledger.failed), ("0,1", 2));
-        assert_eq!(ledger.open.to_string(), "2-3:2/0,4:3/0,5:2/0");
+        assert_eq!(ledger.open.to_string(), "2-:3/0");
+        assert_eq!(OpenIndexes::parse("2-:3/0"), ledger.open);
+        assert_eq!((ledger.next_attempt(1), ledger.next_attempt(2), ledger.next_attempt(99)), (1, 3, 3));
         let before = ledger.clone();
         ledger.forget_from(2);
         assert_eq!(ledger, before, "forgotten is forgotten");
+    }
+
+    /// Anybody who may edit a managed Job can write its ledger.
+    #[test]
+    fn a_ledger_of_a_few_bytes_does_not_fill_the_memory() {
+        let open = OpenIndexes::parse("0-4294967290:2/0,0-4294967290:2/0,5-4294967290:3/0");
+        assert_eq!(open.each.len(), MAX_OPEN as usize);
+        let mut ledger = Ledger { completed: IndexSet::parse("0-4294967290"), ..Ledger::default() };
+        ledger.failed_indexes = IndexSet::parse("0-4294967290");
+        ledger.forget_from(1);
+        assert_eq!((ledger.open.to_string().as_str(), ledger.completed.len()), ("1-:2/0", 1));
     }
 
     #[test]

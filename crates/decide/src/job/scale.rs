@@ -49,7 +49,7 @@ fn n_wanted(spec: &Spec, tally: &Tally<'_>) -> usize {
         _ if spec.is_suspended => 0,
         Completions::Fixed(completions) => (completions as usize).saturating_sub(n_done).min(spec.parallelism as usize),
         // Once a worker has said that the work is done no worker is started, and none is stopped before its end.
-        Completions::WorkQueue if n_done > 0 => tally.current.len(),
+        Completions::WorkQueue if n_done > 0 => tally.current.len() + tally.orphans.len(),
         Completions::WorkQueue => spec.parallelism as usize,
     }
 }
@@ -97,6 +97,7 @@ fn pending<'b>(
     let ending: &[Attempt<'_>] = if spec.replaces_only_ended { &tally.terminating } else { &[] };
     let attempts = tally.current.iter().chain(&tally.strays).chain(&tally.orphans).chain(ending);
     let mut under_way: Vec<u32> = attempts.map(|attempt| attempt.id.index).collect();
+    under_way.extend(&tally.dying_orphans);
     under_way.sort_unstable();
     candidates
         .filter(move |index| under_way.binary_search(index).is_err())

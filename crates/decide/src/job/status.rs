@@ -78,7 +78,8 @@ pub fn project(picture: &Picture<'_>) -> BatchJobStatus {
     let mut conditions = Conditions { list: before.conditions.clone(), generation: observed.job.generation, now };
     match verdict {
         Some(verdict) => {
-            conclude(&mut status, &mut conditions, verdict, n_active + n_terminating == 0, now);
+            let n_left = n_active + n_terminating + tally.orphans.len();
+            conclude(&mut status, &mut conditions, verdict, n_left == 0, now);
         }
         None => {
             status.phase = Some(phase(picture));
@@ -180,7 +181,8 @@ fn conclude(
     status.duration = status.start_time.as_ref().map(|start| duration(now.duration_since(start.0)));
     if *succeeded {
         // Only where it completed, as batch/v1 Job has it: the end of a failed job is the time of its condition.
-        status.completion_time = Some(Time(now));
+        // A clock that was set back must not end the job before it began.
+        status.completion_time = Some(Time(status.start_time.as_ref().map_or(now, |start| now.max(start.0))));
         conditions.complete(message.clone());
     } else {
         conditions.stall(reason, message.clone());

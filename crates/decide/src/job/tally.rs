@@ -37,8 +37,10 @@ pub struct Tally<'a> {
     pub terminating: Vec<Attempt<'a>>,
     /// Those of them that are counted only when they have ended (podReplacementPolicy Failed).
     pub leaving: Vec<Attempt<'a>>,
-    /// Attempts that have lost their owner, and are to go on.
+    /// Pods that have lost their owner, and are taken back, whatever is to become of them.
     pub orphans: Vec<Attempt<'a>>,
+    /// The indexes of those that are being deleted: nobody can take hold of them, and their names are taken until they are gone.
+    pub dying_orphans: Vec<u32>,
     /// Pods whose labels no longer say that they are the job's.
     pub disowned: Vec<Attempt<'a>>,
     /// The attempts that this pass counts.
@@ -99,10 +101,9 @@ pub fn tally<'a>(observed: &'a Observed, spec: Option<&Spec>, names: &PodNames) 
         tally.read(attempt, &rules);
     }
     for orphan in observed.orphans.iter().filter_map(|pod| Attempt::read(pod, names)) {
-        let is_wanted = rules.has_index(orphan.id.index) && !tally.ledger.is_passed(orphan.id.index, orphan.id.attempt);
-        // Nobody can take hold of a pod that is being deleted.
-        if is_wanted && orphan.pod.deletion.is_none() {
-            tally.orphans.push(orphan);
+        match orphan.pod.deletion {
+            None => tally.orphans.push(orphan),
+            Some(_) => tally.dying_orphans.push(orphan.id.index),
         }
     }
     // Strays are known only now: an attempt is passed by a later one, and by a success of its index.
@@ -125,10 +126,6 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    fn has_index(&self, index: u32) -> bool {
-        self.index_limit.is_none_or(|end| index < end)
-    }
-
     /// Whether its end is still to come, and to be waited for. Where no node has it, there is none.
     fn is_leaving(&self, attempt: &Attempt<'_>, stage: Stage) -> bool {
         self.waits_for_ends && stage == Stage::Terminating && attempt.pod.node.is_some()
@@ -136,6 +133,15 @@ impl Rules<'_> {
 }
 
 impl<'a> Tally<'a> {
+    /// That attempt can have no pod.
+    pub fn pass_missing(&mut self, id: AttemptId) {
+        let is_there =
+            [&self.current, &self.leaving, &self.orphans].into_iter().flatten().any(|attempt| attempt.id == id);
+        if !is_there {
+            self.ledger.stop(id.index, id.attempt);
+        }
+    }
+
     fn read(&mut self, attempt: Attempt<'a>, rules: &Rules<'_>) {
         let AttemptId { index, attempt: number } = attempt.id;
         if !attempt.pod.is_selected {
@@ -148,8 +154,8 @@ impl<'a> Tally<'a> {
             self.terminating.push(attempt);
         }
         let mut may_still_tell = attempt.may_still_tell();
-        if !rules.has_index(index) {
-            self.ledger.stop(index, number);
+        if let Some(end) = rules.index_limit.filter(|&end| index >= end) {
+            self.ledger.pass_beyond(end, number);
             if stage == Stage::Living {
                 self.strays.push(attempt);
             }

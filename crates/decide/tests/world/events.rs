@@ -38,11 +38,20 @@ impl World {
                 self.job.status.conditions.push(by_hand(type_, status));
                 Ok(())
             }
+            // The API server has said, of the last create, that there is a pod of that name.
+            ("taken", words) => {
+                let id = words
+                    .split_once('-')
+                    .and_then(|(index, attempt)| Some((index.parse().ok()?, attempt.parse().ok()?)));
+                let (index, attempt) = id.ok_or("no attempt")?;
+                self.obstacle = Some(Obstacle::NameTaken(AttemptId { index, attempt }));
+                Ok(())
+            }
             // Somebody takes the annotation off a managed Job while the operator is away.
             ("ledger", "lost") => {
                 let (written, _) = managed::write(&self.job, &self.job.status);
-                self.job.status = managed::read(&written, None);
-                self.job.has_lost_its_ledger = true;
+                let read = managed::read(&self.job.uid, &written, None);
+                (self.job.status, self.job.has_lost_its_ledger) = (read.status, read.is_lost);
                 Ok(())
             }
             ("deletion", "") => {

@@ -111,7 +111,7 @@ impl World {
             Door::BatchJob => status,
             Door::ManagedJob => {
                 let (written, ledger) = managed::write(&self.job, &status);
-                let read = managed::read(&written, Some(&ledger));
+                let read = managed::read(&self.job.uid, &written, Some(&ledger)).status;
                 if read != status {
                     return Err(format!("written: {status:#?}\nread: {read:#?}"));
                 }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::{Actor, at_once};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
-use batchjob_decide::observed::{Job, RefusedReason};
+use batchjob_decide::observed::Job;
 use batchjob_decide::plan::{AttemptId, Start};
 
 impl Actor {
@@ -60,14 +60,17 @@ impl Actor {
             source: error,
         })?;
         // One that has lost its owner is known from now on, and adopted by the next pass.
-        if record.place().uid() == job.uid {
-            self.pods.created(record);
-            return Ok(());
+        if record.place().uid() != job.uid {
+            return Err(Error::NameTaken { pod: format!("{}/{name}", job.namespace), id });
         }
-        Err(Error::Refused {
-            message: format!("there is a pod {name} already, and it is not of this job: delete it or rename it"),
+        // Nor need it carry the label that we watch by: somebody may have taken it off while nobody watched.
+        let labelled = self.writer.label_pod(&job.namespace, &name, &record.pod.uid, &id.attempt.to_string()).await;
+        labelled.map_err(|error| Error::Unanswered {
             pod: format!("{}/{name}", job.namespace),
-            refusal: Refusal::Refused(RefusedReason::NameTaken),
-        })
+            class: error.class(),
+            source: error,
+        })?;
+        self.pods.created(record);
+        Ok(())
     }
 }

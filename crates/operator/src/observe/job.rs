@@ -7,7 +7,7 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use batchjob_crd::{BatchJob, BatchJobStatus, GROUP, VERSION, keys};
-use batchjob_decide::job::managed;
+use batchjob_decide::job::managed::{self, Read};
 use batchjob_decide::observed::{Door, Job};
 use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -125,9 +125,8 @@ impl AnyJob {
         if !self.is_ours() {
             return None;
         }
-        let status = self.read_status();
-        let is_whole = |ledger: &str| serde_json::from_str::<serde_json::Map<String, Value>>(ledger).is_ok();
-        let has_ledger = self.door == Door::BatchJob || self.ledger().is_some_and(is_whole);
+        let read = self.read_status();
+        let has_ledger = read.as_ref().is_ok_and(|read| !read.is_lost);
         let AnyJob { door, metadata, spec, .. } = self;
         let key = JobKey {
             door,
@@ -137,8 +136,8 @@ impl AnyJob {
         let resource_version = metadata.resource_version.unwrap_or_default();
         let uid = metadata.uid.unwrap_or_default();
         let is_deleted = metadata.deletion_timestamp.is_some();
-        let content = match (serde_json::from_value(spec), status) {
-            (Ok(spec), Ok(status)) => Content::Job(Arc::new(Job {
+        let content = match (serde_json::from_value(spec), read) {
+            (Ok(spec), Ok(Read { status, is_lost })) => Content::Job(Arc::new(Job {
                 door,
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
@@ -146,7 +145,7 @@ impl AnyJob {
                 generation: metadata.generation.unwrap_or_default(),
                 is_deleted,
                 spec,
-                has_lost_its_ledger: !has_ledger && status != BatchJobStatus::default(),
+                has_lost_its_ledger: is_lost,
                 status,
             })),
             (Err(error), _) => Content::Unreadable { error: format!("spec: {error}").into() },
@@ -163,13 +162,16 @@ impl AnyJob {
         })
     }
 
-    fn read_status(&self) -> serde_json::Result<BatchJobStatus> {
+    fn read_status(&self) -> serde_json::Result<Read> {
         let status = self.status.as_ref().filter(|status| !status.is_null());
         match self.door {
-            Door::BatchJob => status.map_or_else(|| Ok(BatchJobStatus::default()), BatchJobStatus::deserialize),
+            Door::BatchJob => {
+                let status = status.map_or_else(|| Ok(BatchJobStatus::default()), BatchJobStatus::deserialize)?;
+                Ok(Read { status, is_lost: false })
+            }
             Door::ManagedJob => {
                 let status = status.map_or_else(|| Ok(JobStatus::default()), JobStatus::deserialize)?;
-                Ok(managed::read(&status, self.ledger()))
+                Ok(managed::read(self.uid(), &status, self.ledger()))
             }
         }
     }
@@ -302,10 +304,14 @@ mod tests {
 
     #[test]
     fn a_managed_job_is_read_with_its_ledger() {
+        let ours = Job { uid: "u".to_owned(), ..Job::default() };
+        let status = json!({ "succeeded": 1, "failed": 1, "active": 1, "ready": 0, "terminating": 0,
+            "completedIndexes": "0", "openIndexes": "1:2/1@50" });
+        let (status, ledger) = managed::write(&ours, &serde_json::from_value(status).expect("a status"));
+        let mut status = json!(status);
+        status["uncountedTerminatedPods"] = json!({});
         let record = managed_job(json!({
-            "metadata": { "name": "etl", "namespace": "ns", "uid": "u", "annotations": {
-                keys::LEDGER: r#"{"completedIndexes":"0","openIndexes":"1:2/1@50"}"#,
-            }},
+            "metadata": { "name": "etl", "namespace": "ns", "uid": "u", "annotations": { keys::LEDGER: ledger } },
             "spec": {
                 "managedBy": keys::MANAGED_BY,
                 "template": { "spec": { "containers": [] } },
@@ -313,8 +319,7 @@ mod tests {
                 "podReplacementPolicy": "TerminatingOrFailed", "manualSelector": false,
                 "selector": { "matchLabels": { "batch.kubernetes.io/controller-uid": "u" } },
             },
-            "status": { "succeeded": 1, "failed": 1, "active": 1, "ready": 0, "terminating": 0,
-                "uncountedTerminatedPods": {} },
+            "status": status,
         }));
         let record = record.expect("ours");
         assert_eq!(record.key.to_string(), "job.batch ns/etl");

@@ -150,6 +150,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::job::{WireBatchJob, WireManagedJob};
+    use batchjob_decide::job::managed;
+
     use super::*;
 
     fn object(uid: &str, version: u64, manager: Option<&str>) -> Value {
@@ -184,6 +186,39 @@ mod tests {
         assert!(jobs.get(&key).is_none());
         jobs.wrote(job("second", 10));
         assert_eq!(jobs.len(), 0, "an answer that comes late brings nothing back");
+    }
+
+    /// `TestDelayedJobUpdateEvent` in upstream's `test/integration/job`: the events of the job come late, and the pass that
+    /// is asked for by its pod must know that the job is over.
+    #[test]
+    fn an_older_event_does_not_undo_the_end_that_we_wrote() {
+        fn check<W: WireJob>(manager: Option<&str>) {
+            for end in ["Complete", "Failed"] {
+                let mut over = object("u", 9, manager);
+                let end = json!({ "type": end, "status": "True", "reason": "R", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z" });
+                over["status"] = json!({ "conditions": [end] });
+                let before = read::<W>(object("u", 5, manager)).expect("ours");
+                let key = before.key.clone();
+                let jobs = Arc::new(Jobs::default());
+                let mut watch = sink::<W>(&jobs);
+                let is_over = || match jobs.get(&key).expect("there").content {
+                    super::super::job::Content::Job(job) => {
+                        batchjob_decide::job::status::finished_at(&job.status).is_some()
+                    }
+                    unreadable => panic!("{unreadable:?}"),
+                };
+                watch.change(Change::Applied(before.clone()));
+                assert!(!is_over());
+                jobs.wrote(read::<W>(over).expect("ours"));
+                watch.change(Change::Applied(read::<W>(object("u", 7, manager)).expect("ours")));
+                assert!(is_over(), "after a late event");
+                watch.change(Change::Replaced { objects: vec![before], version: 8 });
+                assert!(is_over(), "after a late list");
+            }
+        }
+        check::<WireBatchJob>(None);
+        check::<WireManagedJob>(Some(keys::MANAGED_BY));
     }
 
     #[test]
@@ -223,10 +258,13 @@ mod tests {
 
     #[test]
     fn a_ledger_that_somebody_takes_off_or_breaks_still_holds() {
+        let status = json!({ "failed": 1, "active": 1, "openIndexes": "0:2/1@50" });
+        let ours = batchjob_decide::observed::Job { uid: "u".to_owned(), ..Default::default() };
+        let (status, written) = managed::write(&ours, &serde_json::from_value(status).expect("a status"));
         let with = |uid, version, ledger: Option<&str>| {
             let mut object = object(uid, version, Some(keys::MANAGED_BY));
             object["metadata"]["annotations"] = json!({ keys::LEDGER: ledger });
-            object["status"] = json!({ "failed": 1, "active": 1 });
+            object["status"] = json!(status);
             read::<WireManagedJob>(object).expect("ours")
         };
         let jobs = Arc::new(Jobs::default());
@@ -235,7 +273,7 @@ mod tests {
             super::super::job::Content::Job(job) => (job.status.open_indexes.clone(), job.has_lost_its_ledger),
             unreadable => panic!("{unreadable:?}"),
         };
-        let ours = with("u", 1, Some(r#"{"reason":"Running","failed":1,"openIndexes":"0:2/1@50"}"#));
+        let ours = with("u", 1, Some(&written));
         let key = ours.key.clone();
         watch.change(Change::Applied(ours));
         let ledger = Some("0:2/1@50".to_owned());
