@@ -26,8 +26,8 @@ use upstream::Upstream;
 
 /// So many of upstream's cases are open, and so many are asked through one door alone. Both may only go down: whoever
 /// fills a row writes the new number here.
-const MAX_OPEN: usize = 264;
-const MAX_ONE_DOOR: usize = 194;
+const MAX_OPEN: usize = 1;
+const MAX_ONE_DOOR: usize = 1;
 
 const UPSTREAM: &str = "tests/conformance/upstream.txt";
 const MAPPING: &str = "tests/conformance/mapping.yaml";

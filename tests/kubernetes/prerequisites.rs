@@ -122,7 +122,7 @@ fn python_with_client() -> Option<PathBuf> {
     })
 }
 
-/// As [`python_with_client`], or an error that says where it comes from.
+/// As `python_with_client`, or an error that says where it comes from.
 pub fn python() -> Result<PathBuf> {
     python_with_client().with_context(|| {
         format!("no python3 has the Kubernetes client; on Debian and Ubuntu: apt-get install -y {PYTHON_CLIENT}")

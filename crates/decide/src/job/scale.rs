@@ -31,25 +31,33 @@ pub struct Scale<'a> {
 }
 
 pub fn scale<'a>(spec: &Spec, tally: &Tally<'a>, now: Timestamp) -> Scale<'a> {
-    let n_current = tally.current.len() + tally.orphans.len();
-    let wanted = n_wanted(spec, tally);
+    let n_current = tally.current.len() + n_orphans_that_go_on(spec, tally);
+    let wanted = n_wanted(spec, tally, n_current);
     if n_current > wanted {
         // An orphan is stopped once it is ours again.
         return stop(tally, (n_current - wanted).min(tally.current.len()));
     }
     // A stray lives until its delete is done, and parallelism is a promise at every moment.
     let n_terminating = if spec.replaces_only_ended { tally.terminating.len() } else { 0 };
-    let room = wanted.saturating_sub(n_current + tally.strays.len() + n_terminating);
+    let n_there = tally.current.len() + tally.orphans.len() + tally.strays.len() + n_terminating;
+    let room = wanted.saturating_sub(n_there);
     if room == 0 { Scale::default() } else { start(spec, tally, room, now) }
 }
 
-fn n_wanted(spec: &Spec, tally: &Tally<'_>) -> usize {
+/// Of those that have lost their owner, the ones that are in the attempt that their index is in.
+fn n_orphans_that_go_on(spec: &Spec, tally: &Tally<'_>) -> usize {
+    let has_index = |index| spec.index_limit().is_none_or(|end| index < end);
+    let goes_on = |id: AttemptId| has_index(id.index) && !tally.ledger.is_passed(id.index, id.attempt);
+    tally.orphans.iter().filter(|orphan| goes_on(orphan.id)).count()
+}
+
+fn n_wanted(spec: &Spec, tally: &Tally<'_>, n_current: usize) -> usize {
     let n_done = tally.ledger.completed.len();
     match spec.completions {
         _ if spec.is_suspended => 0,
         Completions::Fixed(completions) => (completions as usize).saturating_sub(n_done).min(spec.parallelism as usize),
         // Once a worker has said that the work is done no worker is started, and none is stopped before its end.
-        Completions::WorkQueue if n_done > 0 => tally.current.len() + tally.orphans.len(),
+        Completions::WorkQueue if n_done > 0 => n_current,
         Completions::WorkQueue => spec.parallelism as usize,
     }
 }
