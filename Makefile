@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential bench
+	test-cluster differential upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -86,6 +86,10 @@ DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differe
 # SEED=7 plays one of them, with both histories.
 differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
+
+# The first time builds the tests, which takes ten minutes more.
+upstream: prerequisites kubernetes image ## Kubernetes' own end-to-end tests of Job, on a node where the operator runs the Jobs (25 minutes)
+	cargo run --locked --package batchjob-tests --bin upstream; status=$$?; $(CLUSTER) sweep; exit $$status
 
 bench: prerequisites kubernetes image ## Measure beside kube-controller-manager, on the same cluster
 	cargo run --locked --package batchjob-tests --bin bench
