@@ -91,7 +91,7 @@ impl Sweep {
         if !pod.is_held {
             return;
         }
-        match self.actor.writer.label_pod(&record.namespace, &pod.name, &pod.uid, attempt).await {
+        match self.actor.writer.label_pod(record, attempt).await {
             Ok(()) => tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by"),
             Err(error) => tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by"),
         }

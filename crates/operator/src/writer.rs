@@ -112,12 +112,16 @@ impl Writer {
         Ok(self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?.into())
     }
 
-    /// Puts back the label that we watch by.
-    pub async fn label_pod(&self, namespace: &str, name: &str, uid: &str, attempt: &str) -> Result<()> {
-        let patch =
-            Patch::Merge(serde_json::json!({ "metadata": { "uid": uid, "labels": { keys::ATTEMPT: attempt } } }));
-        let pods = self.pods(namespace);
-        self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?;
+    /// Puts back the label that we watch by, if the pod is still as it was read: it may have been given up meanwhile.
+    pub async fn label_pod(&self, record: &PodRecord, attempt: &str) -> Result<()> {
+        let pod = &record.pod;
+        let patch = Patch::Merge(serde_json::json!({ "metadata": {
+            "uid": &*pod.uid,
+            "resourceVersion": &*pod.resource_version,
+            "labels": { keys::ATTEMPT: attempt },
+        }}));
+        let pods = self.pods(&record.namespace);
+        self.limited(pods.patch(&pod.name, &PatchParams::default(), &patch)).await?;
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl Actor {
             return Err(Error::NameTaken { pod: format!("{}/{name}", job.namespace), id });
         }
         // Nor need it carry the label that we watch by: somebody may have taken it off while nobody watched.
-        let labelled = self.writer.label_pod(&job.namespace, &name, &record.pod.uid, &id.attempt.to_string()).await;
+        let labelled = self.writer.label_pod(&record, &id.attempt.to_string()).await;
         labelled.map_err(|error| Error::Unanswered {
             pod: format!("{}/{name}", job.namespace),
             class: error.class(),
