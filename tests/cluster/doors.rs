@@ -129,7 +129,12 @@ async fn a_cronjob_with_the_line_in_its_template_works_with_no_other_change() ->
             "spec": {"schedule": "* * * * *", "successfulJobsHistoryLimit": 1, "jobTemplate": {"spec": spec}},
         });
         story.kubectl.apply(&cron_job.to_string())?;
-        story.kubectl.run(&["create", "job", "now", "--from=cronjob/often"])?;
+        // From another one, which never fires: the history of the first would take this Job for one of its own.
+        let mut never = cron_job.clone();
+        never["metadata"]["name"] = json!("never");
+        never["spec"]["suspend"] = json!(true);
+        story.kubectl.apply(&never.to_string())?;
+        story.kubectl.run(&["create", "job", "now", "--from=cronjob/never"])?;
         wait(story, "complete", "now").await?;
         assert_eq!(story.kubectl.run(&["logs", "job/now"])?, "attempt 1\n");
 
