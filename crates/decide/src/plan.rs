@@ -60,6 +60,18 @@ pub enum Action {
     DeleteJob,
 }
 
+impl Action {
+    /// The pod that is there already, and that something is to be done to.
+    pub fn pod(&self) -> Option<&PodRef> {
+        match self {
+            Action::AdoptPod(pod) | Action::DeletePod(pod) | Action::ReleasePod(pod) | Action::DisownPod(pod) => {
+                Some(pod)
+            }
+            Action::CreatePod(_) | Action::WriteStatus(_) | Action::DeleteJob => None,
+        }
+    }
+}
+
 /// Which attempt of which index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {

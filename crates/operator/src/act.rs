@@ -59,6 +59,7 @@ impl Actor {
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
         for group in actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+            let pods = group.iter().filter_map(Action::pod);
             match &group[0] {
                 Action::CreatePod(_) => {
                     let starts = group.iter().filter_map(|action| match action {
@@ -69,38 +70,16 @@ impl Actor {
                     outcome.n_created += n_created;
                     result?;
                 }
-                Action::DeletePod(_) => {
-                    let pods = group.iter().filter_map(|action| match action {
-                        Action::DeletePod(pod) => Some(pod),
-                        _ => None,
-                    });
-                    self.delete_pods(&job.namespace, pods).await?;
-                }
-                Action::ReleasePod(_) => {
-                    let pods = group.iter().filter_map(|action| match action {
-                        Action::ReleasePod(pod) => Some(pod),
-                        _ => None,
-                    });
-                    outcome.n_released += self.release_pods(&job.namespace, job.door, pods).await?;
-                }
+                Action::AdoptPod(_) => self.adopt_pods(&record, job, pods).await?,
                 Action::WriteStatus(status) => {
                     record = self.write_status(&record, job, status).await?;
                     outcome.is_counted = true;
                 }
-                Action::AdoptPod(_) => {
-                    let pods = group.iter().filter_map(|action| match action {
-                        Action::AdoptPod(pod) => Some(pod),
-                        _ => None,
-                    });
-                    self.adopt_pods(&record, job, pods).await?;
+                Action::ReleasePod(_) => {
+                    outcome.n_released += self.release_pods(&job.namespace, job.door, pods).await?;
                 }
-                Action::DisownPod(_) => {
-                    let pods = group.iter().filter_map(|action| match action {
-                        Action::DisownPod(pod) => Some(pod),
-                        _ => None,
-                    });
-                    self.disown_pods(job, pods).await?;
-                }
+                Action::DisownPod(_) => self.disown_pods(job, pods).await?,
+                Action::DeletePod(_) => self.delete_pods(&job.namespace, pods).await?,
                 Action::DeleteJob => match self.writer.delete_job(&record).await {
                     Err(error) if !error.is_not_found() => {
                         return Err(self.stale(&record, "delete the job", error).await);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Actor, at_once};
-use crate::error::Error;
+use crate::error::{Error, WriteError};
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
 use batchjob_decide::observed::Job;
@@ -53,23 +53,15 @@ impl Actor {
 
     async fn find_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
         let name = PodNames::of(job).write(id);
-        let record = self.writer.pod(&job.namespace, &name).await;
-        let record = record.map_err(|error| Error::Unanswered {
-            pod: format!("{}/{name}", job.namespace),
-            class: error.class(),
-            source: error,
-        })?;
+        let pod = format!("{}/{name}", job.namespace);
+        let unanswered = |source: WriteError| Error::Unanswered { pod: pod.clone(), class: source.class(), source };
+        let record = self.writer.pod(&job.namespace, &name).await.map_err(unanswered)?;
         // One that has lost its owner is known from now on, and adopted by the next pass.
         if record.place().uid() != job.uid {
-            return Err(Error::NameTaken { pod: format!("{}/{name}", job.namespace), id });
+            return Err(Error::NameTaken { pod, id });
         }
         // Nor need it carry the label that we watch by: somebody may have taken it off while nobody watched.
-        let labelled = self.writer.label_pod(&record, &id.attempt.to_string()).await;
-        labelled.map_err(|error| Error::Unanswered {
-            pod: format!("{}/{name}", job.namespace),
-            class: error.class(),
-            source: error,
-        })?;
+        self.writer.label_pod(&record, &id.attempt.to_string()).await.map_err(unanswered)?;
         self.pods.created(record);
         Ok(())
     }
