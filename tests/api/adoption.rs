@@ -1,21 +1,22 @@
-//! Pods that nobody owns: which of them a job takes in, and which pods are let go because no job will ever count them.
-//! How a job takes back what it has lost is with `door`.
+//! Pods that have lost their job: which of them it takes back, which it gives up, and which are let go because no job will
+//! ever count them.
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use batchjob_crd::{condition, keys};
 use batchjob_decide::job::{name::PodNames, pod};
 use batchjob_decide::observed::Job;
 use batchjob_decide::plan::AttemptId;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::both::{Both, both_doors};
-use crate::door::{owner_of, uid, until_all_pods_are_looked_through};
+use crate::door::{forge, no_status_was_refused, owner_of, uid, until_all_pods_are_looked_through};
 use crate::kubelet::{End, name, phase};
+use crate::refusal::{KEEPS_FINALIZERS, refuse_releases};
 use crate::stage::{expect, is_held, template};
 
 /// A pod that somebody made.
@@ -148,32 +149,6 @@ async fn a_pod_is_let_go_where_no_controller_has_it(stage: &Both) -> Result<()> 
     Ok(())
 }
 
-/// No pod of a namespace loses a finalizer.
-fn refusal(namespace: &str) -> Value {
-    let n_finalizers = |object: &str| format!("{object}.metadata.?finalizers.orValue([]).size()");
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-        "metadata": { "name": namespace },
-        "spec": {
-            "matchConstraints": {
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
-                "resourceRules": [
-                    { "apiGroups": [""], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["pods"] },
-                ],
-            },
-            "validations": [{
-                "expression": format!("{} >= {}", n_finalizers("object"), n_finalizers("oldObject")),
-                "message": "not now",
-            }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": { "name": namespace }, "spec": { "policyName": namespace, "validationActions": ["Deny"] },
-    });
-    json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] })
-}
-
 both_doors!(pods_that_could_not_be_let_go_are_let_go_later);
 
 /// `TestSyncOrphanPodsBySelectorRetryOnFailure`.
@@ -183,15 +158,7 @@ async fn pods_that_could_not_be_let_go_are_let_go_later(stage: &Both) -> Result<
     stage.create("etl", json!({ "completions": 3, "parallelism": 3 })).await?;
     stage.until("etl", "its pods run", |job| job.ready == 3).await;
     let pod = stage.stage.pod("etl", 0, 1).await;
-    let refusal = refusal(&stage.stage.namespace.name).to_string();
-    let kubectl = async |verb: &str| stage.stage.kubectl_says(&[verb, "-f", "-"], &refusal).await;
-    ensure!(kubectl("create").await?.succeeded, "the refusal");
-    let probe = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
-    expect("releases are refused", async || {
-        Ok(stage.stage.pods.patch(name(&pod), &dry_run, &probe).await.is_err().then_some(()))
-    })
-    .await;
+    let refusal = refuse_releases(stage, &pod, KEEPS_FINALIZERS).await?;
 
     stage.delete("etl", DeleteParams::background()).await?;
     // The garbage collector would, but it takes its time to learn of a new kind.
@@ -205,7 +172,108 @@ async fn pods_that_could_not_be_let_go_are_let_go_later(stage: &Both) -> Result<
     let is_left = |pod: &Pod| is_held(pod) && pod.metadata.deletion_grace_period_seconds == Some(0);
     let held = stage.stage.until_pods("etl", "nothing but a finalizer holds them", |pods| pods.iter().all(is_left));
     assert_eq!(held.await.len(), 3);
-    ensure!(kubectl("delete").await?.succeeded, "the refusal is lifted");
+    refusal.lift().await?;
     stage.stage.until_pods("etl", "they are gone", |pods| pods.is_empty()).await;
     Ok(())
 }
+
+async fn a_pod_that_loses_its_owner_is_taken_back(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    let job = stage.create("etl", json!({ "completionMode": "Indexed", "completions": 1, "parallelism": 1 })).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    stage.until("etl", "it runs", |job| job.ready == 1).await;
+    let finalizers = pod.metadata.finalizers.clone();
+    let alone = json!({ "metadata": { "ownerReferences": null, "finalizers": null } });
+    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(alone)).await?;
+    let pod = expect("it has its owner again", async || {
+        Ok(Some(stage.stage.pods.get(name(&pod)).await?).filter(|pod| owner_of(pod) == uid(&job) && is_held(pod)))
+    })
+    .await;
+    assert_eq!(pod.metadata.finalizers, finalizers);
+    assert!(pod.metadata.deletion_timestamp.is_none());
+    stage.stage.kubelet.succeeds(&pod).await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    assert_eq!((standing.succeeded, standing.failed), (1, 0));
+    let pods = stage.stage.until_no_pod_is_held("etl").await;
+    assert_eq!(pods.iter().map(name).collect::<Vec<_>>(), [name(&pod)], "the same pod, and no other");
+    no_status_was_refused(&operator)
+}
+both_doors!(a_pod_that_loses_its_owner_is_taken_back);
+
+/// While nobody looks, it ends too.
+async fn a_pod_that_ends_without_its_owner_is_counted_once(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    let job = stage.create("etl", json!({})).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    stage.until("etl", "it runs", |job| job.ready == 1).await;
+    operator.kill()?;
+    let alone = json!({ "metadata": { "ownerReferences": null } });
+    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(alone)).await?;
+    stage.stage.kubelet.succeeds(&pod).await?;
+    let operator = stage.operator().await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    assert_eq!((standing.succeeded, standing.failed), (1, 0));
+    let pods = stage.stage.until_no_pod_is_held("etl").await;
+    assert_eq!(pods.iter().map(|pod| (name(pod), owner_of(pod))).collect::<Vec<_>>(), [(name(&pod), uid(&job))]);
+    no_status_was_refused(&operator)
+}
+both_doors!(a_pod_that_ends_without_its_owner_is_counted_once);
+
+/// As after `kubectl label pod … LABEL-` for all of its labels: it is somebody's to look at, out of the job's way.
+async fn a_pod_whose_labels_are_taken_off_is_given_up_and_replaced(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    let job = stage.create("etl", json!({ "completionMode": "Indexed", "completions": 1, "parallelism": 1 })).await?;
+    let pod = stage.stage.running_pod("etl", 0, 1).await?;
+    stage.until("etl", "it runs", |job| job.ready == 1).await;
+    let all: Value =
+        pod.labels().keys().map(|label| (label.clone(), Value::Null)).collect::<serde_json::Map<_, _>>().into();
+    let bare = json!({ "metadata": { "labels": all } });
+    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(bare)).await?;
+    let free = expect("it is free", async || {
+        let pod = stage.stage.pods.get(name(&pod)).await?;
+        Ok(Some(pod).filter(|pod| owner_of(pod).is_empty() && !is_held(pod) && pod.labels().is_empty()))
+    })
+    .await;
+    assert!(free.metadata.uid == pod.metadata.uid && phase(&free) == "Running");
+    assert!(free.metadata.deletion_timestamp.is_none());
+
+    let next = stage.stage.running_pod("etl", 0, 2).await?;
+    assert_eq!(owner_of(&next), uid(&job));
+    stage.stage.kubelet.succeeds(&next).await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    assert_eq!((standing.succeeded, standing.failed), (1, 0));
+    stage.stage.until_no_pod_is_held("etl").await;
+    until_all_pods_are_looked_through(&stage.stage).await?;
+    let still = stage.stage.pods.get(name(&pod)).await?;
+    assert_eq!(still.resource_version(), free.resource_version(), "nobody touches it any more");
+    no_status_was_refused(&operator)
+}
+both_doors!(a_pod_whose_labels_are_taken_off_is_given_up_and_replaced);
+
+async fn a_pod_of_another_owner_is_not_touched_whatever_its_labels(stage: &Both) -> Result<()> {
+    let operator = stage.operator().await?;
+    let job = stage.create("etl", json!({ "completions": 2, "parallelism": 1 })).await?;
+    let first = stage.stage.running_pod("etl", 0, 1).await?;
+    let namespace = &stage.stage.namespace;
+    let owners: Api<ConfigMap> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let owner: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "owner" } }))?;
+    let owner = owners.create(&PostParams::default(), &owner).await?;
+    let owner = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid, "controller": true });
+    // The name of the next attempt, and all of its labels.
+    let theirs = name(&first).replacen("etl-0-1-", "etl-0-2-", 1);
+    let labels = serde_json::to_value(first.labels())?;
+    let theirs = forge(&stage.stage, &theirs, owner, labels).await?;
+
+    stage.stage.kubelet.succeeds(&first).await?;
+    let second = stage.stage.running_pod("etl", 1, 1).await?;
+    stage.stage.kubelet.succeeds(&second).await?;
+    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
+    assert_eq!((standing.succeeded, standing.failed, standing.active), (2, 0, 0));
+    stage.delete("etl", DeleteParams::background()).await?;
+    stage.until_gone("etl").await;
+    until_all_pods_are_looked_through(&stage.stage).await?;
+    let now = stage.stage.pods.get(name(&theirs)).await?;
+    assert_eq!(now.resource_version(), theirs.resource_version(), "{now:?} {}", uid(&job));
+    no_status_was_refused(&operator)
+}
+both_doors!(a_pod_of_another_owner_is_not_touched_whatever_its_labels);

@@ -1,6 +1,5 @@
-//! The managed door: batch/v1 Jobs with our `spec.managedBy`, under the API server's own rules for their status; whose
-//! Jobs and pods are left alone; and, for both doors, how pods that lost their job are taken back, and those that no
-//! longer match are given up.
+//! The managed door: batch/v1 Jobs with our `spec.managedBy`, under the API server's own rules for their status; and whose
+//! Jobs and pods are left alone.
 
 use std::fs;
 use std::time::Duration;
@@ -9,23 +8,14 @@ use anyhow::{Context, Result, ensure};
 use batchjob_crd::{BatchJob, condition, keys};
 use batchjob_tests::support::Operator;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::both::{Both, Door, both_doors};
 use crate::kubelet::{End, name, phase};
-use crate::stage::{Stage, attempt_of, expect, index_of, kubernetes, metric, template};
-
-/// Long enough ago that no delay is left.
-const LONG_AGO: Duration = Duration::from_secs(3600);
-
-/// Held by either door's finalizer.
-fn is_held(pod: &Pod) -> bool {
-    let ours = [keys::POD_FINALIZER, keys::JOB_POD_FINALIZER];
-    pod.metadata.finalizers.iter().flatten().any(|finalizer| ours.contains(&&**finalizer))
-}
+use crate::stage::{LONG_AGO, Stage, attempt_of, expect, index_of, is_held, kubernetes, metric, template};
 
 /// The uid of its controller; empty if it has none.
 pub fn owner_of(pod: &Pod) -> &str {
@@ -38,17 +28,12 @@ pub fn uid(object: &DynamicObject) -> &str {
 }
 
 /// The API server has found nothing wrong with any status that the operator wrote.
-fn no_status_was_refused(operator: &Operator) -> Result<()> {
+pub fn no_status_was_refused(operator: &Operator) -> Result<()> {
     let log = fs::read_to_string(&operator.log)?;
     let refused: Vec<&str> =
         log.lines().filter(|line| line.contains("write the status") && line.contains("is invalid")).collect();
     ensure!(refused.is_empty(), "{refused:?}");
     Ok(())
-}
-
-/// Each pod is counted and let go.
-async fn until_no_pod_is_held(stage: &Both, job: &str) -> Vec<Pod> {
-    stage.stage.until_pods(job, "none is held", |pods| !pods.iter().any(is_held)).await
 }
 
 /// A managed Job in a stage, whose history is checked at the end.
@@ -76,7 +61,7 @@ async fn an_indexed_job_with_failures_runs_to_its_end_and_looks_like_any_job() -
     assert_eq!((standing.succeeded, standing.failed, &*standing.completed_indexes), (4, 2, "0-3"));
     assert!(standing.is(condition::SUCCESS_CRITERIA_MET) && standing.completion_time.is_some());
 
-    let pods = until_no_pod_is_held(&stage, "etl").await;
+    let pods = stage.stage.until_no_pod_is_held("etl").await;
     assert_eq!(pods.len(), 6);
     for pod in &pods {
         let owner = &pod.metadata.owner_references.clone().context("an owner")?[0];
@@ -105,7 +90,7 @@ async fn a_job_that_is_not_indexed_has_counts_and_no_indexes() -> Result<()> {
     let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
     assert_eq!((standing.succeeded, standing.failed, &*standing.completed_indexes), (5, 1, ""));
     assert!(standing.is(condition::COMPLETE));
-    until_no_pod_is_held(&stage, "etl").await;
+    stage.stage.until_no_pod_is_held("etl").await;
     ends_well(&stage, &operator).await
 }
 
@@ -120,7 +105,7 @@ async fn a_job_that_fails_says_so_as_a_job_does() -> Result<()> {
     let reason = "jsonpath={.status.conditions[?(@.type=='Failed')].reason}";
     let said = stage.stage.kubectl(&["get", "job", "etl", "-o", reason]).await?;
     assert_eq!(said, "BackoffLimitExceeded");
-    until_no_pod_is_held(&stage, "etl").await;
+    stage.stage.until_no_pod_is_held("etl").await;
     ends_well(&stage, &operator).await
 }
 
@@ -326,7 +311,7 @@ pub async fn until_all_pods_are_looked_through(stage: &Stage) -> Result<()> {
 }
 
 /// A pod that somebody made to look as much like ours as can be.
-async fn forge(stage: &Stage, name: &str, owner: Value, labels: Value) -> Result<Pod> {
+pub async fn forge(stage: &Stage, name: &str, owner: Value, labels: Value) -> Result<Pod> {
     let pod = json!({
         "metadata": {
             "name": name, "labels": labels, "ownerReferences": [owner],
@@ -427,7 +412,7 @@ async fn the_flag_is_taken_back_and_given_again() -> Result<()> {
     let operator = stage.operator().await?;
     let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
     assert_eq!((standing.succeeded, standing.failed, standing.is(condition::COMPLETE)), (1, 1, true));
-    assert_eq!(until_no_pod_is_held(&stage, "etl").await.len(), 2);
+    assert_eq!(stage.stage.until_no_pod_is_held("etl").await.len(), 2);
     ends_well(&stage, &operator).await
 }
 
@@ -551,104 +536,3 @@ async fn the_status_endpoint_of_a_job_takes_the_annotation_and_guards_both() -> 
     assert_eq!(now.resource_version(), written.resource_version(), "both or neither");
     Ok(())
 }
-
-async fn a_pod_that_loses_its_owner_is_taken_back(stage: &Both) -> Result<()> {
-    let operator = stage.operator().await?;
-    let job = stage.create("etl", json!({ "completionMode": "Indexed", "completions": 1, "parallelism": 1 })).await?;
-    let pod = stage.stage.running_pod("etl", 0, 1).await?;
-    stage.until("etl", "it runs", |job| job.ready == 1).await;
-    let finalizers = pod.metadata.finalizers.clone();
-    let alone = json!({ "metadata": { "ownerReferences": null, "finalizers": null } });
-    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(alone)).await?;
-    let pod = expect("it has its owner again", async || {
-        Ok(Some(stage.stage.pods.get(name(&pod)).await?).filter(|pod| owner_of(pod) == uid(&job) && is_held(pod)))
-    })
-    .await;
-    assert_eq!(pod.metadata.finalizers, finalizers);
-    assert!(pod.metadata.deletion_timestamp.is_none());
-    stage.stage.kubelet.succeeds(&pod).await?;
-    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
-    assert_eq!((standing.succeeded, standing.failed), (1, 0));
-    let pods = until_no_pod_is_held(stage, "etl").await;
-    assert_eq!(pods.iter().map(name).collect::<Vec<_>>(), [name(&pod)], "the same pod, and no other");
-    no_status_was_refused(&operator)
-}
-both_doors!(a_pod_that_loses_its_owner_is_taken_back);
-
-/// While nobody looks, it ends too.
-async fn a_pod_that_ends_without_its_owner_is_counted_once(stage: &Both) -> Result<()> {
-    let operator = stage.operator().await?;
-    let job = stage.create("etl", json!({})).await?;
-    let pod = stage.stage.running_pod("etl", 0, 1).await?;
-    stage.until("etl", "it runs", |job| job.ready == 1).await;
-    operator.kill()?;
-    let alone = json!({ "metadata": { "ownerReferences": null } });
-    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(alone)).await?;
-    stage.stage.kubelet.succeeds(&pod).await?;
-    let operator = stage.operator().await?;
-    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
-    assert_eq!((standing.succeeded, standing.failed), (1, 0));
-    let pods = until_no_pod_is_held(stage, "etl").await;
-    assert_eq!(pods.iter().map(|pod| (name(pod), owner_of(pod))).collect::<Vec<_>>(), [(name(&pod), uid(&job))]);
-    no_status_was_refused(&operator)
-}
-both_doors!(a_pod_that_ends_without_its_owner_is_counted_once);
-
-/// As after `kubectl label pod … LABEL-` for all of its labels: it is somebody's to look at, out of the job's way.
-async fn a_pod_whose_labels_are_taken_off_is_given_up_and_replaced(stage: &Both) -> Result<()> {
-    let operator = stage.operator().await?;
-    let job = stage.create("etl", json!({ "completionMode": "Indexed", "completions": 1, "parallelism": 1 })).await?;
-    let pod = stage.stage.running_pod("etl", 0, 1).await?;
-    stage.until("etl", "it runs", |job| job.ready == 1).await;
-    let all: Value =
-        pod.labels().keys().map(|label| (label.clone(), Value::Null)).collect::<serde_json::Map<_, _>>().into();
-    let bare = json!({ "metadata": { "labels": all } });
-    stage.stage.pods.patch(name(&pod), &PatchParams::default(), &Patch::Merge(bare)).await?;
-    let free = expect("it is free", async || {
-        let pod = stage.stage.pods.get(name(&pod)).await?;
-        Ok(Some(pod).filter(|pod| owner_of(pod).is_empty() && !is_held(pod) && pod.labels().is_empty()))
-    })
-    .await;
-    assert!(free.metadata.uid == pod.metadata.uid && phase(&free) == "Running");
-    assert!(free.metadata.deletion_timestamp.is_none());
-
-    let next = stage.stage.running_pod("etl", 0, 2).await?;
-    assert_eq!(owner_of(&next), uid(&job));
-    stage.stage.kubelet.succeeds(&next).await?;
-    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
-    assert_eq!((standing.succeeded, standing.failed), (1, 0));
-    until_no_pod_is_held(stage, "etl").await;
-    until_all_pods_are_looked_through(&stage.stage).await?;
-    let still = stage.stage.pods.get(name(&pod)).await?;
-    assert_eq!(still.resource_version(), free.resource_version(), "nobody touches it any more");
-    no_status_was_refused(&operator)
-}
-both_doors!(a_pod_whose_labels_are_taken_off_is_given_up_and_replaced);
-
-async fn a_pod_of_another_owner_is_not_touched_whatever_its_labels(stage: &Both) -> Result<()> {
-    let operator = stage.operator().await?;
-    let job = stage.create("etl", json!({ "completions": 2, "parallelism": 1 })).await?;
-    let first = stage.stage.running_pod("etl", 0, 1).await?;
-    let namespace = &stage.stage.namespace;
-    let owners: Api<ConfigMap> = Api::namespaced(namespace.client.clone(), &namespace.name);
-    let owner: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "owner" } }))?;
-    let owner = owners.create(&PostParams::default(), &owner).await?;
-    let owner = json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner.metadata.uid, "controller": true });
-    // The name of the next attempt, and all of its labels.
-    let theirs = name(&first).replacen("etl-0-1-", "etl-0-2-", 1);
-    let labels = serde_json::to_value(first.labels())?;
-    let theirs = forge(&stage.stage, &theirs, owner, labels).await?;
-
-    stage.stage.kubelet.succeeds(&first).await?;
-    let second = stage.stage.running_pod("etl", 1, 1).await?;
-    stage.stage.kubelet.succeeds(&second).await?;
-    let standing = stage.until("etl", "it is over", |job| job.is_finished()).await;
-    assert_eq!((standing.succeeded, standing.failed, standing.active), (2, 0, 0));
-    stage.delete("etl", DeleteParams::background()).await?;
-    stage.until_gone("etl").await;
-    until_all_pods_are_looked_through(&stage.stage).await?;
-    let now = stage.stage.pods.get(name(&theirs)).await?;
-    assert_eq!(now.resource_version(), theirs.resource_version(), "{now:?} {}", uid(&job));
-    no_status_was_refused(&operator)
-}
-both_doors!(a_pod_of_another_owner_is_not_touched_whatever_its_labels);

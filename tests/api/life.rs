@@ -11,24 +11,11 @@ use serde_json::json;
 
 use crate::kubelet::{End, name};
 use crate::stage::{
-    Stage, attempt_of, conditions, expect, index_of, is_finished, is_held, look_again, message, reason, status,
-    template,
+    LONG_AGO, Stage, attempts, conditions, expect, is_finished, is_held, look_again, message, reason, status, template,
 };
-
-/// Long enough ago that no delay is left.
-const LONG_AGO: Duration = Duration::from_secs(3600);
 
 fn created(pod: &Pod) -> Timestamp {
     pod.metadata.creation_timestamp.as_ref().expect("the API server sets it").0
-}
-
-/// "0-1" for attempt 1 of index 0; sorted.
-fn attempts(pods: &[Pod]) -> Vec<String> {
-    let number = |number: Option<u32>| number.map_or("?".to_owned(), |number| number.to_string());
-    let mut ids: Vec<String> =
-        pods.iter().map(|pod| format!("{}-{}", number(index_of(pod)), number(attempt_of(pod)))).collect();
-    ids.sort();
-    ids
 }
 
 #[tokio::test]

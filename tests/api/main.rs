@@ -20,6 +20,7 @@
 //! | `lifecycle` | a job as an object that everybody may change, list, delete and make again |
 //! | `writes` | what the operator writes is refused or comes too late, and nothing is lost or counted twice |
 //! | `both` | the stage for what is asked of a BatchJob and of a managed Job alike |
+//! | `refusal` | updates that the API server refuses for a while |
 //!
 //! All share one cluster; each has a namespace and, where it needs one, an operator that watches that namespace alone.
 //! There is no kubelet: the tests play it (`kubelet`). Nothing sleeps for a time: that something does not happen is
@@ -39,6 +40,7 @@ mod life;
 mod lifecycle;
 mod operator;
 mod policies;
+mod refusal;
 mod refuse;
 mod replacement;
 mod stage;

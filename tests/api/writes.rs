@@ -5,70 +5,16 @@ use std::time::Duration;
 use anyhow::Result;
 use batchjob_crd::condition;
 use batchjob_tests::support::Operator;
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Error};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::both::{Both, Counts, Door, both_doors};
 use crate::kubelet::{End, name};
+use crate::refusal::{KEEPS_FINALIZERS, Refusal, dry_run, is_refused, refuse_releases};
 use crate::stage::{LONG_AGO, attempts, expect, index_of, is_held, metric};
 
 const NONE: Counts = Counts { active: 0, ready: 0, terminating: 0, succeeded: 0, failed: 0 };
-
-/// The API server refuses some updates in the test's namespace, until this is lifted.
-struct Refusal {
-    name: String,
-    policies: Api<ValidatingAdmissionPolicy>,
-    bindings: Api<ValidatingAdmissionPolicyBinding>,
-}
-
-impl Refusal {
-    /// Of what does not fulfil `expression`.
-    async fn of(stage: &Both, group: &str, resource: &str, expression: &str) -> Result<Refusal> {
-        let namespace = &stage.stage.namespace;
-        let policy = json!({
-            "metadata": { "name": namespace.name },
-            "spec": {
-                "matchConstraints": {
-                    "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace.name } },
-                    "resourceRules": [{
-                        "apiGroups": [group], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": [resource],
-                    }],
-                },
-                "validations": [{ "expression": expression, "message": "not now" }],
-            },
-        });
-        let binding = json!({
-            "metadata": { "name": namespace.name },
-            "spec": { "policyName": namespace.name, "validationActions": ["Deny"] },
-        });
-        let refusal = Refusal {
-            name: namespace.name.clone(),
-            policies: Api::all(namespace.client.clone()),
-            bindings: Api::all(namespace.client.clone()),
-        };
-        refusal.policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-        refusal.bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-        Ok(refusal)
-    }
-
-    async fn lift(self) -> Result<()> {
-        self.bindings.delete(&self.name, &DeleteParams::default()).await?;
-        self.policies.delete(&self.name, &DeleteParams::default()).await?;
-        Ok(())
-    }
-}
-
-/// Whether it is this refusal; that it is answered at all is what the caller waits for.
-fn is_refused<T>(answer: Result<T, Error>) -> bool {
-    matches!(answer, Err(Error::Api(status)) if status.message.contains("not now"))
-}
-
-fn dry_run() -> PatchParams {
-    PatchParams { dry_run: true, ..PatchParams::default() }
-}
 
 /// No status can be written any more.
 async fn refuse_statuses(stage: &Both, job: &str) -> Result<Refusal> {
@@ -87,19 +33,9 @@ async fn refuse_statuses(stage: &Both, job: &str) -> Result<Refusal> {
 
 /// The pod of index 0 cannot be let go any more.
 async fn refuse_release_of_index_0(stage: &Both, pod: &Pod) -> Result<Refusal> {
-    let n_finalizers = |object: &str| format!("{object}.metadata.?finalizers.orValue([]).size()");
-    let expression = format!(
-        "object.metadata.labels['batch.kubernetes.io/job-completion-index'] != '0' || {} >= {}",
-        n_finalizers("object"),
-        n_finalizers("oldObject"),
-    );
-    let refusal = Refusal::of(stage, "", "pods", &expression).await?;
-    let probe = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    expect("releases are refused", async || {
-        Ok(is_refused(stage.stage.pods.patch(name(pod), &dry_run(), &probe).await).then_some(()))
-    })
-    .await;
-    Ok(refusal)
+    let other = "object.metadata.labels['batch.kubernetes.io/job-completion-index'] != '0'";
+    let expression = format!("{other} || {KEEPS_FINALIZERS}");
+    refuse_releases(stage, pod, &expression).await
 }
 
 /// So many plans were not carried out, for errors of that class; of any, if it is empty.
