@@ -1,41 +1,19 @@
 //! When a job is over, and when a pod: the tables that upstream has for both, and what is counted at the end. Every table of
 //! jobs is asked of both doors.
 
+mod made;
+
 use std::sync::Arc;
 
-use batchjob_crd::{BatchJobSpec, BatchJobStatus, condition};
+use batchjob_crd::{BatchJobStatus, condition};
 use batchjob_decide::job::attempt::Attempt;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::status;
-use batchjob_decide::observed::{Container, ContainerState, Deletion, Door, Job, Observed, Pod, PodPhase, Role};
+use batchjob_decide::observed::{Container, ContainerState, Deletion, Job, Observed, Pod, PodPhase, Role};
 use batchjob_decide::plan::AttemptId;
 use batchjob_decide::{Action, Plan, decide};
-use jiff::Timestamp;
+use made::{DOORS, at, job};
 use serde_json::{Value, json};
-
-const DOORS: [Door; 2] = [Door::BatchJob, Door::ManagedJob];
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a small number of seconds")
-}
-
-/// A job with these fields of a spec, and this status.
-fn job(door: Door, spec: &Value, status: BatchJobStatus) -> Job {
-    let mut whole = json!({ "template": { "spec": { "restartPolicy": "Never", "containers": [{ "name": "main" }] } } });
-    if let (Value::Object(whole), Value::Object(spec)) = (&mut whole, spec) {
-        whole.extend(spec.clone());
-    }
-    Job {
-        door,
-        namespace: "default".into(),
-        name: "etl".into(),
-        uid: "uid-1".into(),
-        generation: 1,
-        spec: serde_json::from_value::<BatchJobSpec>(whole).expect("a spec"),
-        status,
-        ..Job::default()
-    }
-}
 
 /// Types, and whether they are true.
 type Conditions<'a> = &'a [(&'a str, &'a str)];
@@ -83,7 +61,7 @@ fn only_a_final_condition_that_is_true_is_the_end() {
     for (name, conditions, is_over) in cases {
         assert_eq!(status::finished_at(&has(conditions)), is_over.then_some(at(7)), "{name}");
         for door in DOORS {
-            let plan = pass(job(door, &json!({}), has(conditions)), []);
+            let plan = pass(job(door, "etl", &json!({}), has(conditions)), []);
             let starts = plan.actions.iter().any(|action| matches!(action, Action::CreatePod(_)));
             assert_eq!(starts, !is_over, "{name}, {door:?}");
             // How it ended stands as it is.
@@ -99,7 +77,7 @@ fn only_a_final_condition_that_is_true_is_the_end() {
 #[test]
 fn there_is_one_condition_of_a_type() {
     for door in DOORS {
-        let mut job = job(door, &json!({ "activeDeadlineSeconds": 10 }), has(&[(condition::FAILED, "False")]));
+        let mut job = job(door, "etl", &json!({ "activeDeadlineSeconds": 10 }), has(&[(condition::FAILED, "False")]));
         for _ in 0..2 {
             for action in pass(job.clone(), []).actions {
                 if let Action::WriteStatus(status) = action {
@@ -142,7 +120,12 @@ fn one_status_counts_as_many_as_have_ended() {
     for door in DOORS {
         for mode in ["Indexed", "NonIndexed"] {
             let spec = json!({ "completionMode": mode, "completions": N + 1, "parallelism": N, "backoffLimit": N });
-            let job = job(door, &spec, BatchJobStatus { start_time: has(&[]).start_time, ..BatchJobStatus::default() });
+            let job = job(
+                door,
+                "etl",
+                &spec,
+                BatchJobStatus { start_time: has(&[]).start_time, ..BatchJobStatus::default() },
+            );
             let names = PodNames::of(&job);
             let pods: Vec<Pod> = (0..N)
                 .map(|index| {

@@ -5,23 +5,26 @@
 //! job is counted when it is seen to go. What upstream writes on a pod (how often its index has failed) is in the ledger
 //! here, so a second attempt comes with `"openIndexes": "0:2/1"`. Every case is asked of both doors.
 
+mod made;
+mod stored;
+
 use std::sync::Arc;
 
-use batchjob_crd::{BatchJobSpec, BatchJobStatus, condition};
+use batchjob_crd::{BatchJobStatus, condition};
 use batchjob_decide::job::name::PodNames;
-use batchjob_decide::job::{managed, pod};
+use batchjob_decide::job::pod;
 use batchjob_decide::observed::{
     Condition, Container, ContainerState, Deletion, Door, Job, Observed, Pod, PodCondition, PodPhase, Role,
 };
 use batchjob_decide::plan::{AttemptId, PodRef, Start};
 use batchjob_decide::{Action, decide};
-use jiff::Timestamp;
+use made::{DOORS, at, job};
 use serde_json::{Value, json};
+use stored::stored;
 
 /// What has no other time happened so long ago that no delay is left.
 const LONG_AGO: i64 = 1;
 const NOW: i64 = 100_000;
-const DOORS: [Door; 2] = [Door::BatchJob, Door::ManagedJob];
 /// More passes than any case can need.
 const MAX_PASSES: usize = 5;
 
@@ -92,28 +95,6 @@ fn ended(name: &str, role: Role, exit_code: i32, second: i64) -> Container {
     Container { name: name.into(), role, restarts: 0, state, last_exit_code: None }
 }
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a small number of seconds")
-}
-
-/// A job with one container that is not restarted, and these fields beside.
-fn job(door: Door, spec: &Value, status: &Value) -> Job {
-    let mut whole = json!({ "template": { "spec": { "restartPolicy": "Never", "containers": [{ "name": "main" }] } } });
-    if let (Value::Object(whole), Value::Object(spec)) = (&mut whole, spec) {
-        whole.extend(spec.clone());
-    }
-    Job {
-        door,
-        namespace: "default".into(),
-        name: "foobar".into(),
-        uid: "uid-1".into(),
-        generation: 1,
-        spec: serde_json::from_value::<BatchJobSpec>(whole).expect("a spec"),
-        status: serde_json::from_value::<BatchJobStatus>(status.clone()).expect("a status"),
-        ..Job::default()
-    }
-}
-
 /// A condition that an earlier pass has written.
 fn decided(condition: &str, reason: &str, message: &str) -> Value {
     json!([{ "type": condition, "status": "True", "reason": reason, "message": message,
@@ -128,7 +109,8 @@ struct Case {
 
 impl Case {
     fn new(door: Door, spec: &Value, status: &Value, actors: &[Actor]) -> Case {
-        let job = job(door, spec, status);
+        let status = serde_json::from_value::<BatchJobStatus>(status.clone()).expect("a status");
+        let job = job(door, "foobar", spec, status);
         let names = PodNames::of(&job);
         let named = |actor: &Actor| {
             let name: Box<str> = names.write(actor.id).into();
@@ -160,23 +142,14 @@ impl Case {
                         self.find(&pod).deletion = Some(Deletion { asked: at(NOW), grace_seconds: 30 });
                     }
                     Action::ReleasePod(pod) => self.find(&pod).is_held = false,
-                    Action::WriteStatus(status) => self.write(*status),
+                    Action::WriteStatus(status) => {
+                        self.job.status = stored(&self.job, *status).expect("it comes back as it was written");
+                    }
                     other => panic!("{other:?} is for other tests"),
                 }
             }
         }
         panic!("no rest after {MAX_PASSES} passes: {:#?}", self.job.status);
-    }
-
-    /// That of a managed Job goes through its own form.
-    fn write(&mut self, status: BatchJobStatus) {
-        self.job.status = match self.job.door {
-            Door::BatchJob => status,
-            Door::ManagedJob => {
-                let (written, ledger) = managed::write(&self.job, &status);
-                managed::read(&self.job.uid, &written, Some(&ledger)).status
-            }
-        };
     }
 
     fn find(&mut self, pod: &PodRef) -> &mut Pod {

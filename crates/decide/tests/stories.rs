@@ -4,6 +4,7 @@
 //! until a pass wants nothing more. A story that has changed fails with the difference; `UPDATE_EXPECT=1 cargo test`
 //! accepts it.
 
+mod stored;
 mod world;
 
 use std::fs;

@@ -5,13 +5,14 @@ mod render;
 
 use std::sync::Arc;
 
-use batchjob_crd::{BatchJobSpec, BatchJobStatus};
-use batchjob_decide::job::managed;
+use batchjob_crd::BatchJobSpec;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::observed::{Deletion, Door, Job, Obstacle, Pod, PodPhase};
 use batchjob_decide::plan::PodRef;
 use batchjob_decide::{Action, Observed, Plan, decide};
 use jiff::{SignedDuration, Timestamp};
+
+use crate::stored::stored;
 
 /// More passes than any event can need: a plan that never comes to rest is a bug.
 const MAX_PASSES: usize = 10;
@@ -92,7 +93,10 @@ impl World {
                     self.is_orphan.retain(|uid| *uid != pod.uid);
                 }
                 Action::DisownPod(pod) => self.pods.retain(|other| other.uid != pod.uid),
-                Action::WriteStatus(status) => self.write_status(*status)?,
+                Action::WriteStatus(status) => {
+                    self.job.status = stored(&self.job, *status)?;
+                    self.job.has_lost_its_ledger = false;
+                }
                 Action::ReleasePod(pod) => {
                     let pod = self.find(&pod)?;
                     pod.is_held = false;
@@ -101,23 +105,6 @@ impl World {
                 Action::DeleteJob => self.is_gone = true,
             }
         }
-        Ok(())
-    }
-
-    /// The status of a managed Job goes through its own form, as on the wire.
-    fn write_status(&mut self, status: BatchJobStatus) -> Result<(), String> {
-        self.job.has_lost_its_ledger = false;
-        self.job.status = match self.job.door {
-            Door::BatchJob => status,
-            Door::ManagedJob => {
-                let (written, ledger) = managed::write(&self.job, &status);
-                let read = managed::read(&self.job.uid, &written, Some(&ledger)).status;
-                if read != status {
-                    return Err(format!("written: {status:#?}\nread: {read:#?}"));
-                }
-                read
-            }
-        };
         Ok(())
     }
 
