@@ -1,13 +1,12 @@
 //! A cluster with the operator in it, installed as its README says. The shared one runs plain Jobs too; for the others no
 //! value is set.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_tests::kubernetes::{Kubernetes, Size};
-use batchjob_tests::support::{Kubectl, Said, image_archive, wait_for};
+use batchjob_tests::support::{Helm, Kubectl, image_archive, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
@@ -45,7 +44,7 @@ impl Installed {
         let system = Kubectl::new(&kubernetes, SYSTEM);
         system.run(&["create", "namespace", SYSTEM])?;
         system.run(&["label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted"])?;
-        let helm = Helm::new(&kubernetes);
+        let helm = Helm::new(&kubernetes, SYSTEM);
         let installed = Installed { kubernetes, helm };
         installed.install("batchjob", values).await?;
         Ok(installed)
@@ -104,40 +103,4 @@ impl Installed {
 pub fn chart() -> Result<String> {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/batchjob").canonicalize()?;
     Ok(chart.display().to_string())
-}
-
-/// Helm with one cluster and the operator's namespace. What it remembers lies in the cluster's folder.
-pub struct Helm {
-    binary: PathBuf,
-    kubeconfig: PathBuf,
-    home: PathBuf,
-}
-
-impl Helm {
-    fn new(kubernetes: &Kubernetes) -> Helm {
-        Helm {
-            binary: kubernetes.binaries().helm.clone(),
-            kubeconfig: kubernetes.kubeconfig(),
-            home: kubernetes.folder().join("helm"),
-        }
-    }
-
-    /// Runs it, whatever comes of it. It may take long: not on a thread that a test waits on.
-    pub async fn say(&self, arguments: &[&str]) -> Result<Said> {
-        let mut command = Command::new(&self.binary);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["--namespace", SYSTEM]).args(arguments);
-        for name in ["CONFIG", "CACHE", "DATA"] {
-            command.env(format!("HELM_{name}_HOME"), self.home.join(name));
-        }
-        let output = tokio::task::spawn_blocking(move || command.output()).await?.context("start helm")?;
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        Ok(Said { succeeded: output.status.success(), text })
-    }
-
-    /// Runs it and wants it to succeed.
-    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
-        let said = self.say(arguments).await?;
-        ensure!(said.succeeded, "helm {}: {}", arguments.join(" "), said.text);
-        Ok(said.text)
-    }
 }

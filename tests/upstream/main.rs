@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use batchjob_tests::kubernetes::image::Image;
 use batchjob_tests::kubernetes::{Kubernetes, Size, cache_root, versions};
-use batchjob_tests::support::{Kubectl, image_archive};
+use batchjob_tests::support::{Helm, Kubectl, image_archive};
 use clap::Parser;
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         kubernetes.load(&archive)?;
     }
     if !arguments.stock {
-        install(&kubernetes)?;
+        install(&kubernetes).await?;
     }
     let groups: Vec<(&str, &str)> = match &arguments.focus {
         Some(focus) => vec![("focus", focus)],
@@ -124,29 +124,12 @@ fn build() -> Result<PathBuf> {
     Ok(binary)
 }
 
-fn install(kubernetes: &Kubernetes) -> Result<()> {
-    const SYSTEM: &str = "batchjob-system";
+async fn install(kubernetes: &Kubernetes) -> Result<()> {
     kubernetes.load(&image_archive()?)?;
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/batchjob");
-    let installed = Command::new(&kubernetes.binaries().helm)
-        .arg("--kubeconfig")
-        .arg(kubernetes.kubeconfig())
-        .args(["install", "batchjob"])
-        .arg(chart)
-        .args([
-            "--namespace",
-            SYSTEM,
-            "--create-namespace",
-            "--wait",
-            "--timeout",
-            "2m",
-            "--set",
-            "managedJobs.enabled=true",
-        ])
-        .envs(["CONFIG", "CACHE", "DATA"].map(|name| (format!("HELM_{name}_HOME"), kubernetes.folder().join("helm"))))
-        .status()
-        .context("start helm")?;
-    ensure!(installed.success(), "helm install: {installed}");
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/batchjob").display().to_string();
+    let waiting = ["--create-namespace", "--wait", "--timeout", "2m", "--set", "managedJobs.enabled=true"];
+    let helm = Helm::new(kubernetes, "batchjob-system");
+    helm.run(&[&["install", "batchjob", &chart], waiting.as_slice()].concat()).await?;
     Kubectl::new(kubernetes, "default").apply(include_str!("every-job.yaml"))?;
     Ok(())
 }
