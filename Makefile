@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential upstream bench
+	test-cluster differential faults laws upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -86,6 +86,17 @@ DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differe
 # SEED=7 plays one of them, with both histories.
 differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
+
+FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
+
+# PLAN=suspend.kill-after.7 plays one plan, with its history.
+faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (30 minutes)
+	$(FAULTS) $(if $(PLAN),--plan $(PLAN),--views 1000 --report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
+
+ROUNDS ?= 4
+
+laws: prerequisites kubernetes operator ## Which laws Kubernetes' own Job controller and ours break when they are killed (2 minutes a round)
+	cargo run --quiet --locked --package batchjob-tests --bin laws -- --rounds $(ROUNDS) --write; status=$$?; $(CLUSTER) sweep; exit $$status
 
 # The first time builds the tests, which takes ten minutes more.
 upstream: prerequisites kubernetes image ## Kubernetes' own end-to-end tests of Job, on a node where the operator runs the Jobs (25 minutes)

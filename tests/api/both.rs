@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::{BatchJob, keys};
 pub use batchjob_decide::observed::Door;
-use batchjob_tests::invariants::{Standing, violations};
+use batchjob_oracle::standing::{Standing, violations};
 use batchjob_tests::support::Operator;
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::batch::v1::Job;

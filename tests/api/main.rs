@@ -9,6 +9,7 @@
 //! | `refuse` | a job that can make no pod says why, and goes on once it can |
 //! | `operator` | the process: its flags, health, metrics, logs and its end |
 //! | `kill` | it is killed again and again, and every index is still done once |
+//! | `faults` | one thing goes wrong between it and the API server, and what comes of it is the same |
 //! | `counts` | the counts of pods at every step, the metrics, and that no pod stays held |
 //! | `suspended` | a job is suspended and resumed, and what of its pods may be changed meanwhile |
 //! | `elastic` | an Indexed job is made larger and smaller while it runs |
@@ -34,6 +35,7 @@ mod cronjob;
 mod deletion;
 mod door;
 mod elastic;
+mod faults;
 mod kill;
 mod kubelet;
 mod life;

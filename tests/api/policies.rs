@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use batchjob_crd::keys;
-use batchjob_tests::invariants::Standing;
+use batchjob_oracle::standing::Standing;
 use batchjob_tests::support::Operator;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;

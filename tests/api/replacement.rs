@@ -2,7 +2,7 @@
 //! ended.
 
 use anyhow::Result;
-use batchjob_tests::invariants::Standing;
+use batchjob_oracle::standing::Standing;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use batchjob_crd::{condition, reason};
-use batchjob_tests::invariants::Standing;
+use batchjob_oracle::standing::Standing;
 use batchjob_tests::support::Operator;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::{BatchJob, condition, keys};
-use batchjob_tests::invariants::Standing;
+use batchjob_oracle::standing::Standing;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -56,7 +56,7 @@ async fn ended(story: &Story<'_>, kind: &str, as_: &str, because: &str) -> Resul
             Ok(Some(standing(story, kind).await?).filter(Standing::is_finished))
         })
         .await?;
-    let is_so = |found: &&batchjob_tests::invariants::Condition| found.type_ == as_ && found.is_true;
+    let is_so = |found: &&batchjob_oracle::standing::Condition| found.type_ == as_ && found.is_true;
     let found = job.conditions.iter().find(is_so).with_context(|| format!("{kind} is not {as_}: {job:#?}"))?;
     ensure!(found.reason == because, "{kind}: {found:?}");
     assert_eq!((job.active, job.ready, job.terminating), (0, 0, 0), "{kind}");

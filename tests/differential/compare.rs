@@ -1,6 +1,6 @@
 //! What is different between two performances of one case, and whether it is meant to be.
 
-use batchjob_tests::invariants::{Condition, Standing};
+use batchjob_oracle::standing::{Condition, Standing};
 
 use crate::case::Case;
 use crate::differences::{DIFFERENCES, Difference};

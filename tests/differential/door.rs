@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 use batchjob_crd::{BatchJob, keys};
-use batchjob_tests::invariants::Standing;
+use batchjob_oracle::standing::Standing;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::serde::Serialize;

@@ -6,7 +6,7 @@
 //! ```text
 //! case (seed) ──► play, once for each door ──► compare ──► equal, intended, or an error with both histories
 //!                  │  kubelet ──► API server
-//!                  └◄ world ◄──── three watches; every status goes through batchjob_tests::invariants
+//!                  └◄ world ◄──── three watches; every status goes through batchjob_oracle::standing
 //! ```
 
 mod case;

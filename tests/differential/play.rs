@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use batchjob_crd::{condition, keys};
-use batchjob_tests::invariants::{Standing, indexes};
+use batchjob_oracle::standing::{Standing, indexes};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 use kube::{Error, ResourceExt as _};

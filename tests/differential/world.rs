@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use batchjob_crd::BatchJob;
-use batchjob_tests::invariants::{self, Standing};
+use batchjob_oracle::standing::{self, Standing};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -109,7 +109,7 @@ impl Watched {
         if view.job.as_ref().and_then(|job| job.ledger.as_ref()) != seen.ledger.as_ref() {
             self.note(format!("ledger {}", seen.ledger.as_deref().unwrap_or_default()));
         }
-        for broken in invariants::violations(before, &seen.standing) {
+        for broken in standing::violations(before, &seen.standing) {
             self.note(format!("BROKEN: {broken}"));
             unpoisoned(&self.history).violations.push(broken);
         }

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use batchjob_crd::{BatchJob, CompletionMode, condition};
+use batchjob_crd::{BatchJob, condition};
+use batchjob_decide::observed::Door;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
+use serde_json::Value;
 
 /// The conditions that a batch/v1 Job can have.
 const JOB_CONDITIONS: [&str; 5] = [
@@ -69,19 +71,76 @@ impl Standing {
         self.is(condition::SUCCESS_CRITERIA_MET) || self.is(condition::FAILURE_TARGET) || self.is_finished()
     }
 
+    /// Without what it is judged by.
+    pub(crate) fn status(&self) -> impl PartialEq + use<'_> {
+        let Standing { active, ready, terminating, succeeded, failed, n_uncounted, .. } = self;
+        (
+            &self.conditions,
+            (self.start_time, self.completion_time),
+            (active, ready, terminating, succeeded, failed, n_uncounted),
+            (&self.completed_indexes, &self.failed_indexes),
+        )
+    }
+
+    /// It may be made smaller.
+    fn is_elastic(&self) -> bool {
+        self.is_indexed && self.completions == Some(self.parallelism)
+    }
+
+    /// It has lost nothing but what was done of indexes that it has no more. It was made smaller, and then got another
+    /// parallelism, before anybody has looked: a BatchJob's status follows.
+    fn has_been_made_smaller(&self, before: &Standing) -> bool {
+        let end = self.completions.unwrap_or_default();
+        let of = |standing: &Standing| indexes(&standing.completed_indexes, i32::MAX).unwrap_or_default();
+        let left: BTreeSet<i32> = of(before).into_iter().filter(|&index| index < end).collect();
+        self.is_indexed && left.is_subset(&of(self))
+    }
+
     fn is_no_more(&self, condition: &str) -> bool {
         self.conditions.iter().any(|found| found.type_ == condition && !found.is_true)
     }
 }
 
-fn conditions<'a>(all: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> Vec<Condition> {
-    let of_job = all.filter(|(type_, _, _)| JOB_CONDITIONS.contains(type_));
+impl Standing {
+    /// Reads a job of that kind. What cannot be read is as if it were absent.
+    pub fn read(json: &Value, door: Door) -> Standing {
+        let (spec, status) = (&json["spec"], &json["status"]);
+        let count = |field: &str| status[field].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or_default();
+        let setting = |field: &str| spec[field].as_i64().and_then(|n| i32::try_from(n).ok());
+        let time = |field: &str| status[field].as_str().and_then(|text| text.parse().ok());
+        let n = |field: &str| status["uncountedTerminatedPods"][field].as_array().map_or(0, Vec::len);
+        let is_indexed = spec["completionMode"] == "Indexed";
+        // As batch/v1 Job has it, whose API server fills it in: 1 if parallelism is absent too.
+        let is_bare = door == Door::BatchJob && spec["parallelism"].is_null();
+        let has_completed = door == Door::ManagedJob || is_indexed;
+        let completed = status["completedIndexes"].as_str().filter(|_| has_completed).unwrap_or_default();
+        Standing {
+            conditions: conditions(status),
+            start_time: time("startTime"),
+            completion_time: time("completionTime"),
+            active: count("active"),
+            ready: count("ready"),
+            terminating: count("terminating"),
+            succeeded: count("succeeded"),
+            failed: count("failed"),
+            completed_indexes: completed.to_owned(),
+            failed_indexes: status["failedIndexes"].as_str().map(str::to_owned),
+            n_uncounted: n("succeeded") + n("failed"),
+            completions: setting("completions").or_else(|| is_bare.then_some(1)),
+            parallelism: setting("parallelism").unwrap_or(1),
+            is_indexed,
+            is_suspended: spec["suspend"] == true,
+            has_backoff_limit_per_index: !spec["backoffLimitPerIndex"].is_null(),
+        }
+    }
+}
+
+fn conditions(status: &Value) -> Vec<Condition> {
+    let text = |json: &Value| json.as_str().unwrap_or_default().to_owned();
+    let all = status["conditions"].as_array().into_iter().flatten();
+    let of_job = all.filter(|it| JOB_CONDITIONS.iter().any(|type_| it["type"] == *type_));
     let mut conditions: Vec<Condition> = of_job
-        .map(|(type_, status, reason)| Condition {
-            type_: type_.to_owned(),
-            is_true: status == "True",
-            reason: reason.to_owned(),
-        })
+        .map(|it| Condition { type_: text(&it["type"]), is_true: it["status"] == "True", reason: text(&it["reason"]) })
         .collect();
     conditions.sort();
     conditions
@@ -89,59 +148,13 @@ fn conditions<'a>(all: impl Iterator<Item = (&'a str, &'a str, &'a str)>) -> Vec
 
 impl From<&Job> for Standing {
     fn from(job: &Job) -> Standing {
-        let spec = job.spec.clone().unwrap_or_default();
-        let status = job.status.clone().unwrap_or_default();
-        let uncounted = status.uncounted_terminated_pods.unwrap_or_default();
-        let all = status.conditions.iter().flatten();
-        Standing {
-            conditions: conditions(
-                all.map(|found| (&*found.type_, &*found.status, found.reason.as_deref().unwrap_or_default())),
-            ),
-            start_time: status.start_time.map(|time| time.0),
-            completion_time: status.completion_time.map(|time| time.0),
-            active: status.active.unwrap_or_default(),
-            ready: status.ready.unwrap_or_default(),
-            terminating: status.terminating.unwrap_or_default(),
-            succeeded: status.succeeded.unwrap_or_default(),
-            failed: status.failed.unwrap_or_default(),
-            completed_indexes: status.completed_indexes.unwrap_or_default(),
-            failed_indexes: status.failed_indexes,
-            n_uncounted: uncounted.succeeded.unwrap_or_default().len() + uncounted.failed.unwrap_or_default().len(),
-            completions: spec.completions,
-            parallelism: spec.parallelism.unwrap_or(1),
-            is_indexed: spec.completion_mode.as_deref() == Some("Indexed"),
-            is_suspended: spec.suspend.unwrap_or_default(),
-            has_backoff_limit_per_index: spec.backoff_limit_per_index.is_some(),
-        }
+        Standing::read(&serde_json::to_value(job).unwrap_or_default(), Door::ManagedJob)
     }
 }
 
 impl From<&BatchJob> for Standing {
     fn from(job: &BatchJob) -> Standing {
-        let spec = &job.spec;
-        let status = job.status.clone().unwrap_or_default();
-        let is_indexed = spec.completion_mode == Some(CompletionMode::Indexed);
-        Standing {
-            conditions: conditions(
-                status.conditions.iter().map(|found| (&*found.type_, &*found.status, &*found.reason)),
-            ),
-            start_time: status.start_time.map(|time| time.0),
-            completion_time: status.completion_time.map(|time| time.0),
-            active: status.active.unwrap_or_default(),
-            ready: status.ready.unwrap_or_default(),
-            terminating: status.terminating.unwrap_or_default(),
-            succeeded: status.succeeded.unwrap_or_default(),
-            failed: status.failed.unwrap_or_default(),
-            completed_indexes: status.completed_indexes.filter(|_| is_indexed).unwrap_or_default(),
-            failed_indexes: status.failed_indexes,
-            n_uncounted: 0,
-            // As batch/v1 Job has it: 1 if parallelism is absent too.
-            completions: spec.completions.or_else(|| spec.parallelism.is_none().then_some(1)),
-            parallelism: spec.parallelism.unwrap_or(1),
-            is_indexed,
-            is_suspended: spec.suspend.unwrap_or_default(),
-            has_backoff_limit_per_index: spec.backoff_limit_per_index.is_some(),
-        }
+        Standing::read(&serde_json::to_value(job).unwrap_or_default(), Door::BatchJob)
     }
 }
 
@@ -150,7 +163,9 @@ pub fn violations(before: Option<&Standing>, after: &Standing) -> Vec<String> {
     let none = Standing::default();
     let before = before.unwrap_or(&none);
     let mut broken = Broken(Vec::new());
-    broken.of_one_status(before, after);
+    if before.status() != after.status() {
+        broken.of_one_status(before, after);
+    }
     broken.of_a_step(before, after);
     broken.0
 }
@@ -158,9 +173,14 @@ pub fn violations(before: Option<&Standing>, after: &Standing) -> Vec<String> {
 struct Broken(Vec<String>);
 
 impl Broken {
-    fn unless(&mut self, holds: bool, rule: impl Into<String>) {
+    fn unless(&mut self, holds: bool, rule: &str) {
+        self.unless_else(holds, || rule.to_owned());
+    }
+
+    /// With the numbers in the rule, which are written only if it is broken: nearly always it is not.
+    fn unless_else(&mut self, holds: bool, rule: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(rule.into());
+            self.0.push(rule());
         }
     }
 
@@ -176,9 +196,11 @@ impl Broken {
             ("succeeded", after.succeeded),
             ("failed", after.failed),
         ] {
-            self.unless(count >= 0, format!("{name} is not negative, and is {count}"));
+            self.unless_else(count >= 0, || format!("{name} is not negative, and is {count}"));
         }
-        self.unless(after.ready <= after.active, format!("ready {} is at most active {}", after.ready, after.active));
+        self.unless_else(after.ready <= after.active, || {
+            format!("ready {} is at most active {}", after.ready, after.active)
+        });
 
         self.unless(!(is_complete && has_failed), "never Complete and Failed");
         self.unless(!(is_complete && is(condition::FAILURE_TARGET)), "never Complete and FailureTarget");
@@ -192,16 +214,14 @@ impl Broken {
 
         self.unless(is_complete == after.completion_time.is_some(), "completionTime exactly with Complete");
         if let (Some(start), Some(end)) = (after.start_time, after.completion_time) {
-            self.unless(start <= end, format!("completionTime {end} is not before startTime {start}"));
+            self.unless_else(start <= end, || format!("completionTime {end} is not before startTime {start}"));
         }
-        self.unless(
-            !is_finished || after.active == 0,
-            format!("finished with no active pod, and there are {}", after.active),
-        );
-        self.unless(
-            !is_finished || after.terminating == 0,
-            format!("finished with no terminating pod, and there are {}", after.terminating),
-        );
+        self.unless_else(!is_finished || after.active == 0, || {
+            format!("finished with no active pod, and there are {}", after.active)
+        });
+        self.unless_else(!is_finished || after.terminating == 0, || {
+            format!("finished with no terminating pod, and there are {}", after.terminating)
+        });
         self.unless(!is_finished || after.n_uncounted == 0, "finished with no uncounted pod");
         let has_no_work_and_never_started = after.is_suspended && after.completions == Some(0);
         self.unless(
@@ -230,10 +250,14 @@ impl Broken {
         match (completed, failed) {
             (Ok(completed), Ok(failed)) => {
                 self.unless(completed.is_disjoint(&failed), "completedIndexes and failedIndexes have none in common");
-                self.unless(
-                    i32::try_from(completed.len()) == Ok(after.succeeded),
-                    format!("succeeded {} is the number of completedIndexes {:?}", after.succeeded, completed),
-                );
+                // The count falls only while completions and parallelism are the same: a job may have been made smaller, and
+                // then have got another parallelism, before anybody has looked.
+                let may_stay = after.succeeded == before.succeeded && !after.is_elastic();
+                let n_completed = i32::try_from(completed.len()).unwrap_or(i32::MAX);
+                let is_so = n_completed == after.succeeded || (may_stay && n_completed < after.succeeded);
+                self.unless_else(is_so, || {
+                    format!("succeeded {} is the number of completedIndexes {:?}", after.succeeded, completed)
+                });
             }
             (completed, failed) => {
                 for (name, indexes) in [("completedIndexes", completed), ("failedIndexes", failed)] {
@@ -249,16 +273,14 @@ impl Broken {
         for condition in
             [condition::FAILED, condition::COMPLETE, condition::FAILURE_TARGET, condition::SUCCESS_CRITERIA_MET]
         {
-            self.unless(!before.is(condition) || after.is(condition), format!("{condition} stays"));
+            self.unless_else(!before.is(condition) || after.is(condition), || format!("{condition} stays"));
         }
-        self.unless(
-            after.failed >= before.failed,
-            format!("failed does not decrease, and goes from {} to {}", before.failed, after.failed),
-        );
-        let is_elastic = after.is_indexed && after.completions == Some(after.parallelism);
-        self.unless(
-            after.succeeded >= before.succeeded || is_elastic,
-            format!("succeeded does not decrease, and goes from {} to {}", before.succeeded, after.succeeded),
+        self.unless_else(after.failed >= before.failed, || {
+            format!("failed does not decrease, and goes from {} to {}", before.failed, after.failed)
+        });
+        self.unless_else(
+            after.succeeded >= before.succeeded || after.is_elastic() || after.has_been_made_smaller(before),
+            || format!("succeeded does not decrease, and goes from {} to {}", before.succeeded, after.succeeded),
         );
         if before.completion_time.is_some() {
             self.unless(before.completion_time == after.completion_time, "completionTime stays");

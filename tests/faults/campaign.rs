@@ -1,0 +1,210 @@
+//! Many plans at a time on one cluster: what they share, and what came of all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use batchjob_crd::BatchJob;
+use futures::stream::{self, StreamExt as _};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, Config};
+use serde_json::json;
+
+use super::judge::Reference;
+use super::plan::{Plan, of_two_kills, of_views, of_writes};
+use super::run::{Place, Played};
+use super::workload;
+use crate::kubernetes::{Kubernetes, Options, Size};
+use crate::support::{Kubectl, Namespace, wait_for};
+
+/// So many runs without faults say what differs from run to run.
+const N_REFERENCES: usize = 3;
+
+/// The workloads that are small enough for every pair of kills.
+pub const SMALLEST: [&str; 3] = ["one", "retry", "success-policy"];
+
+/// A cluster for plans.
+pub async fn kubernetes() -> Result<Kubernetes> {
+    let options = Options {
+        // Pods of nodes that do not exist are garbage to it.
+        controller_flags: vec!["--controllers=*,-pod-garbage-collector-controller".to_owned()],
+        ..Options::from(Size::Api)
+    };
+    let kubernetes = Kubernetes::start(options).await?;
+    let kubectl = Kubectl::new(&kubernetes, "default");
+    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/batchjobs.yaml")])?;
+    let jobs: Api<BatchJob> = Api::all(kubernetes.client().await?);
+    wait_for("BatchJobs are served", Duration::from_secs(60), async || {
+        Ok(jobs.list(&ListParams::default()).await.ok())
+    })
+    .await?;
+    until_collected(&kubernetes).await?;
+    Ok(kubernetes)
+}
+
+/// Waits until the garbage collector knows BatchJobs: it takes up to 30 s until it knows a new kind.
+pub async fn until_collected(kubernetes: &Kubernetes) -> Result<()> {
+    let namespace = Namespace::new(kubernetes, "collected").await?;
+    let jobs: Api<BatchJob> = Api::namespaced(namespace.client.clone(), &namespace.name);
+    let job = json!({
+        "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": { "name": "first" },
+        "spec": { "template": workload::pod("Never") },
+    });
+    jobs.create(&PostParams::default(), &serde_json::from_value(job)?).await?;
+    // In the foreground it is the garbage collector that lets the job go.
+    jobs.delete("first", &DeleteParams::foreground()).await?;
+    wait_for("BatchJobs are known to the garbage collector", Duration::from_secs(60), async || {
+        Ok(jobs.get_opt("first").await?.is_none().then_some(()))
+    })
+    .await
+}
+
+/// Plays plans, and remembers what the workloads come to without faults.
+pub struct Campaign<'a> {
+    kubernetes: &'a Kubernetes,
+    api_server: Client,
+    at_once: usize,
+    quiet: Duration,
+    free: Mutex<Vec<Place<'a>>>,
+    references: BTreeMap<String, Reference>,
+}
+
+/// A plan, and what is wrong with it: nothing, if all is well.
+pub struct Verdict {
+    pub played: Played,
+    pub violations: Vec<String>,
+}
+
+impl<'a> Campaign<'a> {
+    pub async fn new(kubernetes: &'a Kubernetes, at_once: usize, quiet: Duration) -> Result<Campaign<'a>> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(kubernetes.kubeconfig())?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        config.proxy_url = None;
+        // What comes of a request is the operator's to see.
+        config.default_retry = false;
+        let api_server = Client::try_from(config)?;
+        Ok(Campaign { kubernetes, api_server, at_once, quiet, free: Mutex::default(), references: BTreeMap::new() })
+    }
+
+    /// Finds out what these workloads come to without faults.
+    pub async fn refer(&mut self, workloads: &BTreeSet<&str>) -> Result<()> {
+        let missing = workloads.iter().filter(|&&name| !self.references.contains_key(name));
+        let plans: Vec<Plan> = missing.flat_map(|name| (0..N_REFERENCES).map(|_| Plan::without_faults(name))).collect();
+        let mut runs: BTreeMap<String, Vec<Played>> = BTreeMap::new();
+        for played in self.play_all(plans, |_| {}).await? {
+            runs.entry(played.plan.workload.clone()).or_default().push(played);
+        }
+        self.references.extend(runs.into_iter().map(|(workload, runs)| (workload, Reference::of(&runs))));
+        Ok(())
+    }
+
+    pub fn references(&self) -> impl Iterator<Item = (&str, &Reference)> {
+        self.references.iter().map(|(name, reference)| (name.as_str(), reference))
+    }
+
+    /// Every plan about writes, of the workloads that are referred to.
+    pub fn all_of_writes(&self) -> Vec<Plan> {
+        let mut plans = Vec::new();
+        for (workload, reference) in self.references() {
+            plans.extend(of_writes(workload, reference.n_writes));
+            if SMALLEST.contains(&workload) {
+                plans.extend(of_two_kills(workload, reference.n_writes));
+            }
+        }
+        plans
+    }
+
+    /// Every plan about what the operator is told.
+    pub fn all_of_views(&self) -> Vec<Plan> {
+        self.references().flat_map(|(workload, reference)| of_views(workload, &reference.told)).collect()
+    }
+
+    /// Plays and judges plans; `tell` hears of each.
+    pub async fn judge(&self, plans: Vec<Plan>, mut tell: impl FnMut(&Verdict)) -> Result<Vec<Verdict>> {
+        let mut verdicts = Vec::new();
+        let mut failed = None;
+        self.play_each(plans, |played| match self.references.get(&played.plan.workload) {
+            Some(reference) => {
+                let violations = reference.violations(&played);
+                let verdict = Verdict { played, violations };
+                tell(&verdict);
+                verdicts.push(verdict);
+            }
+            None => failed = Some(played.plan),
+        })
+        .await?;
+        match failed {
+            None => Ok(verdicts),
+            Some(plan) => anyhow::bail!("there is no reference for {plan}"),
+        }
+    }
+
+    async fn play_all(&self, plans: Vec<Plan>, mut tell: impl FnMut(&Played)) -> Result<Vec<Played>> {
+        let mut all = Vec::new();
+        self.play_each(plans, |played| {
+            tell(&played);
+            all.push(played);
+        })
+        .await?;
+        Ok(all)
+    }
+
+    async fn play_each(&self, plans: Vec<Plan>, mut tell: impl FnMut(Played)) -> Result<()> {
+        let played = stream::iter(plans).map(|plan| async move {
+            let place = self.place().await?;
+            let played = place.play(&plan, self.quiet).await.with_context(|| format!("play {plan}"))?;
+            place.clear().await.with_context(|| format!("clear up after {plan}"))?;
+            self.free.lock().expect("nobody panics with it").push(place);
+            anyhow::Ok(played)
+        });
+        let mut played = std::pin::pin!(played.buffer_unordered(self.at_once));
+        while let Some(played) = played.next().await {
+            tell(played?);
+        }
+        Ok(())
+    }
+
+    async fn place(&self) -> Result<Place<'a>> {
+        let free = self.free.lock().expect("nobody panics with it").pop();
+        match free {
+            Some(place) => Ok(place),
+            None => Ok(Place {
+                kubernetes: self.kubernetes,
+                namespace: Namespace::new(self.kubernetes, "faults").await?,
+                api_server: self.api_server.clone(),
+            }),
+        }
+    }
+}
+
+/// What came of many plans.
+#[derive(Default)]
+pub struct Summary {
+    pub n_plans: u64,
+    /// Their faults never came about: the run had fewer writes or events than the one without faults.
+    pub n_not_begun: u64,
+    pub n_violated: u64,
+    /// By class of fault, for those that came about.
+    pub classes: BTreeMap<&'static str, u64>,
+    pub slowest: Duration,
+    pub began_at: Option<Instant>,
+}
+
+impl Summary {
+    pub fn add(&mut self, verdict: &Verdict) {
+        self.n_plans += 1;
+        let Played { plan, not_begun, converged_after, .. } = &verdict.played;
+        self.n_violated += u64::from(!verdict.violations.is_empty());
+        self.n_not_begun += u64::from(!not_begun.is_empty());
+        if not_begun.is_empty() {
+            let class = if plan.faults.len() > 1 {
+                "two kills"
+            } else {
+                plan.faults.first().map_or("none", |fault| fault.class())
+            };
+            *self.classes.entry(class).or_default() += 1;
+            self.slowest = self.slowest.max(*converged_after);
+        }
+    }
+}

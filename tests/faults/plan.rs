@@ -1,0 +1,189 @@
+//! Which plans there are: a workload with its faults. All of them are enumerated from a run without faults, each has a name
+//! by which it can be run again, and those that have found something are kept as files.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::fault::{Fault, Kind, ViewFault, WriteFault};
+use super::proxy::Told;
+
+/// A workload, and what goes wrong in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plan {
+    pub workload: String,
+    pub faults: Vec<Fault>,
+}
+
+/// `suspend.kill-after.7`, `one.kill-before.2+kill-after.4`; without faults the workload alone.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.workload)?;
+        for (i, fault) in self.faults.iter().enumerate() {
+            write!(f, "{}{fault}", if i == 0 { "." } else { "+" })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Plan {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Plan> {
+        let (workload, faults) = text.split_once('.').unwrap_or((text, ""));
+        let faults = faults.split('+').filter(|fault| !fault.is_empty()).map(str::parse).collect::<Result<_>>()?;
+        Ok(Plan { workload: workload.to_owned(), faults })
+    }
+}
+
+/// A plan as a file: see `tests/faults/plans`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    workload: String,
+    faults: Vec<String>,
+}
+
+impl Plan {
+    pub fn without_faults(workload: &str) -> Plan {
+        Plan { workload: workload.to_owned(), faults: Vec::new() }
+    }
+
+    pub fn read(path: &Path) -> Result<Plan> {
+        let read = || -> Result<Plan> {
+            let file: File = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
+            let faults = file.faults.iter().map(|fault| fault.parse()).collect::<Result<_>>()?;
+            Ok(Plan { workload: file.workload, faults })
+        };
+        read().with_context(|| format!("read {}", path.display()))
+    }
+
+    /// The plans that are kept, in the order of their files' names.
+    pub fn kept() -> Result<Vec<Plan>> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("faults/plans");
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+        paths.sort();
+        paths.iter().map(|path| Plan::read(path)).collect()
+    }
+
+    fn new(workload: &str, faults: &[Fault]) -> Plan {
+        Plan { workload: workload.to_owned(), faults: faults.to_vec() }
+    }
+}
+
+/// Every plan in which one write of `n_writes` goes wrong.
+pub fn of_writes(workload: &str, n_writes: usize) -> Vec<Plan> {
+    let faults = (1..=n_writes).flat_map(|n| WriteFault::ALL.map(|what| Fault::Write(what, n)));
+    faults.map(|fault| Plan::new(workload, &[fault])).collect()
+}
+
+/// Every plan in which the operator is killed twice: after one write and, in its second life, at another one. There may be
+/// a few more writes than without faults.
+pub fn of_two_kills(workload: &str, n_writes: usize) -> Vec<Plan> {
+    let kills = [WriteFault::KillBefore, WriteFault::KillAfter];
+    let mut plans = Vec::new();
+    for first in 1..=n_writes {
+        for second in first + 1..=n_writes + 2 {
+            for (one, other) in kills.iter().flat_map(|&one| kills.map(|other| (one, other))) {
+                plans.push(Plan::new(workload, &[Fault::Write(one, first), Fault::Write(other, second)]));
+            }
+        }
+    }
+    plans
+}
+
+/// Every plan in which the operator is told something wrongly, from what it is told without faults.
+pub fn of_views(workload: &str, told: &[Told]) -> Vec<Plan> {
+    let mut faults = Vec::new();
+    for kind in Kind::WATCHED {
+        let of_kind: Vec<&Told> = told.iter().filter(|told| told.kind == kind).collect();
+        for event in &of_kind {
+            faults.extend(
+                [ViewFault::Drop(event.n), ViewFault::Gone(event.n), ViewFault::Cut(event.n)]
+                    .map(|what| Fault::View(kind, what)),
+            );
+        }
+        let n_writes: Vec<usize> = of_kind.iter().map(|told| told.n_writes).collect();
+        faults.extend(pairs(&n_writes).into_iter().flat_map(|(n, later)| of_pair(kind, n, later)));
+    }
+    let kinds: BTreeSet<Kind> = told.iter().map(|told| told.kind).collect();
+    if kinds.len() > 1 {
+        let n_writes: Vec<usize> = told.iter().map(|told| told.n_writes).collect();
+        faults.extend(pairs(&n_writes).into_iter().flat_map(|(n, later)| of_pair(Kind::All, n, later)));
+    }
+    faults.into_iter().map(|fault| Plan::new(workload, &[fault])).collect()
+}
+
+fn of_pair(kind: Kind, n: usize, later: usize) -> Vec<Fault> {
+    let all = [ViewFault::Hold(n, later), ViewFault::Stale(n, later), ViewFault::Restart(n, later)];
+    // The pods of an operator that starts cannot be older than its jobs: a list is what is true when it is asked for, and
+    // nobody but the operator makes pods.
+    let can_be = |what: &ViewFault| kind != Kind::Pods || !matches!(what, ViewFault::Restart(..));
+    all.into_iter().filter(can_be).map(|what| Fault::View(kind, what)).collect()
+}
+
+/// The pairs of events between which the operator has written, one for each two writes: the last event before the one
+/// write, and the first event after the other. Other events than these would show it nothing else.
+///
+/// `n_writes` has for each event how many writes had come before it.
+fn pairs(n_writes: &[usize]) -> Vec<(usize, usize)> {
+    let lasts = (1..n_writes.len()).filter(|&n| n_writes[n] > n_writes[n - 1]);
+    let mut pairs = BTreeSet::new();
+    for n in lasts.clone() {
+        for later in lasts.clone().filter(|&later| later >= n) {
+            // `n` is the number of the event before a write, and the next event is the first after it.
+            pairs.insert((n, later + 1));
+        }
+    }
+    pairs.into_iter().collect()
+}
+
+/// About `n` of the plans, those that the commit chooses: over many commits all of them come about.
+pub fn pick<T: Clone>(plans: &[T], n: usize, commit: &str) -> Vec<T> {
+    let step = plans.len().div_ceil(n.max(1)).max(1);
+    let hash = Sha256::digest(commit.as_bytes());
+    let first = hash.iter().take(6).fold(0usize, |sum, &byte| sum << 8 | usize::from(byte)) % step;
+    plans.iter().skip(first).step_by(step).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_plan() {
+        for name in ["one", "one.kill-before.2+kill-after.4", "suspend.stale.pods.1-4"] {
+            assert_eq!(name.parse::<Plan>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn kept_plans_can_be_read() {
+        Plan::kept().unwrap();
+    }
+
+    #[test]
+    fn pairs_have_a_write_between_them() {
+        // Events 1 and 2, a write, event 3, two writes, event 4.
+        assert_eq!(pairs(&[0, 0, 1, 3]), [(2, 3), (2, 4), (3, 4)]);
+        assert_eq!(pairs(&[2, 2]), []);
+    }
+
+    #[test]
+    fn over_all_commits_all_plans_are_picked() {
+        let plans: Vec<usize> = (0..1000).collect();
+        let picked = pick(&plans, 200, "8d9d830");
+        assert_eq!(picked.len(), 200);
+        assert_eq!(picked, pick(&plans, 200, "8d9d830"));
+        let all: BTreeSet<usize> = (0..100).flat_map(|commit| pick(&plans, 200, &commit.to_string())).collect();
+        assert_eq!(all.len(), 1000);
+        assert_eq!(pick(&plans, 2000, "x").len(), 1000);
+    }
+}
