@@ -9,6 +9,7 @@
 //! | `refuse` | a job that can make no pod says why, and goes on once it can |
 //! | `operator` | the process: its flags, health, metrics, logs and its end |
 //! | `kill` | it is killed again and again, and every index is still done once |
+//! | `leader` | two operators, one of which leads: whatever ends it, the other goes on |
 //! | `faults` | one thing goes wrong between it and the API server, and what comes of it is the same |
 //! | `counts` | the counts of pods at every step, the metrics, and that no pod stays held |
 //! | `suspended` | a job is suspended and resumed, and what of its pods may be changed meanwhile |
@@ -38,6 +39,7 @@ mod elastic;
 mod faults;
 mod kill;
 mod kubelet;
+mod leader;
 mod life;
 mod lifecycle;
 mod operator;

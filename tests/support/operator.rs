@@ -1,8 +1,10 @@
 //! The operator as a process beside the cluster, which can be killed; and its image, for those who install it.
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -36,8 +38,11 @@ impl Operator {
     /// Starts it with that kubeconfig, and waits for nothing.
     pub fn spawn(kubernetes: &Kubernetes, kubeconfig: &Path, arguments: &[&str]) -> Result<Operator> {
         // A port that is free now. On 127.0.0.1 a client's connection could take it before the operator does: those
-        // come from there, whichever of the loopback addresses they go to.
-        let address = std::net::TcpListener::bind("127.0.0.2:0")?.local_addr()?.to_string();
+        // come from there, whichever of the loopback addresses they go to. Nor can another operator that this process
+        // starts at the same time: each has a loopback address of its own.
+        static COUNT: AtomicU16 = AtomicU16::new(0);
+        let [high, low] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let address = std::net::TcpListener::bind((Ipv4Addr::new(127, 1, high, low), 0))?.local_addr()?.to_string();
         let log = kubernetes.folder().join(format!("operator-{}.log", address.replace(':', "-")));
         // With pdeathsig it ends with the test, however that ends.
         let child = Command::new("setpriv")
@@ -46,6 +51,8 @@ impl Operator {
             .env("KUBECONFIG", kubeconfig)
             .env_remove("KUBERNETES_SERVICE_HOST")
             .args(["--listen", &address, "--log-level", "info"])
+            // One that is killed and started again would wait for its own lease.
+            .args((!arguments.iter().any(|it| it.starts_with("--leader-elect"))).then_some("--leader-elect=false"))
             .args(arguments)
             .stderr(File::create(&log)?)
             .spawn()

@@ -66,6 +66,7 @@ impl Actor {
                         Action::CreatePod(start) => Some(*start),
                         _ => None,
                     });
+                    self.confirm(&record).await?;
                     let (n_created, result) = self.create_pods(job, &starts.collect::<Vec<_>>()).await;
                     outcome.n_created += n_created;
                     result?;
@@ -89,6 +90,27 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// Before the first pods of a job that we create in our life: our caches may be behind what we, or another one of us,
+    /// had written before it. A pod whose attempt is counted may be gone, and its name free; the ledger knows. From
+    /// then on nobody but us writes the ledger, and the answers to our writes keep it new.
+    async fn confirm(&self, record: &JobRecord) -> Result<(), Error> {
+        if self.jobs.is_confirmed(&record.uid) {
+            return Ok(());
+        }
+        let what = || format!("read {} before it creates pods", record.key);
+        let found = match self.writer.job(&record.key).await {
+            Ok(found) => found.record().filter(|found| found.uid == record.uid),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(Error::write(what(), error)),
+        };
+        let is_so_still = found.as_ref().is_some_and(|found| found.version == record.version);
+        match found {
+            Some(found) => self.jobs.wrote(found),
+            None => self.jobs.is_gone(&record.key, &record.uid),
+        }
+        if is_so_still { Ok(()) } else { Err(Error::changed(what())) }
     }
 
     /// After a conflict the cache is behind: a fresh read ends the race sooner than the watch does.

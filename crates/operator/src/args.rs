@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::lease::Timing;
+
 /// Runs BatchJobs: watches them and their pods, decides what is next, writes it.
 #[derive(Debug, Parser)]
 #[command(name = "batchjob-operator", version, max_term_width = 100)]
@@ -61,6 +63,54 @@ pub struct OperatorArgs {
     #[arg(long, env = "BATCHJOB_REQUEST_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = duration)]
     pub request_timeout: Duration,
 
+    /// Have one operator lead and the others stand by; without it there must be only one
+    #[arg(
+        long,
+        env = "BATCHJOB_LEADER_ELECT",
+        default_value = "true",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set
+    )]
+    pub leader_elect: bool,
+
+    /// The Lease that the leader holds
+    #[arg(long, env = "BATCHJOB_LEADER_ELECT_RESOURCE_NAME", default_value = "batchjob-operator", value_name = "NAME")]
+    pub leader_elect_resource_name: String,
+
+    /// Where that Lease is; empty means the namespace of the operator's pod, or of the kubeconfig
+    #[arg(long, env = "BATCHJOB_LEADER_ELECT_RESOURCE_NAMESPACE", default_value = "", value_name = "NAMESPACE")]
+    pub leader_elect_resource_namespace: String,
+
+    /// A leader that has not renewed the Lease for so long is replaced
+    #[arg(
+        long,
+        env = "BATCHJOB_LEADER_ELECT_LEASE_DURATION",
+        default_value = "15s",
+        value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub leader_elect_lease_duration: Duration,
+
+    /// A leader that could not renew the Lease for so long stops writing; less than the lease duration
+    #[arg(
+        long,
+        env = "BATCHJOB_LEADER_ELECT_RENEW_DEADLINE",
+        default_value = "10s",
+        value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub leader_elect_renew_deadline: Duration,
+
+    /// How often the leader renews the Lease; less than half the renew deadline
+    #[arg(
+        long,
+        env = "BATCHJOB_LEADER_ELECT_RETRY_PERIOD",
+        default_value = "2s",
+        value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub leader_elect_retry_period: Duration,
+
     /// One JSON object a line, or text for people
     #[arg(long, env = "BATCHJOB_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
     pub log_format: LogFormat,
@@ -93,6 +143,31 @@ impl OperatorArgs {
     /// None for all namespaces.
     pub fn namespace(&self) -> Option<&str> {
         Some(self.watch_namespace.as_str()).filter(|namespace| !namespace.is_empty())
+    }
+
+    /// The times of the election, if they go together.
+    pub fn election_timing(&self) -> Result<Timing, String> {
+        let timing = Timing {
+            lease_duration: self.leader_elect_lease_duration,
+            renew_deadline: self.leader_elect_renew_deadline,
+            retry_period: self.leader_elect_retry_period,
+        };
+        let Timing { lease_duration, renew_deadline, retry_period } = timing;
+        if lease_duration < Duration::from_secs(1) || lease_duration.subsec_nanos() > 0 {
+            // A Lease holds whole seconds.
+            return Err("--leader-elect-lease-duration: write whole seconds, 1s or more".to_owned());
+        }
+        if renew_deadline >= lease_duration {
+            return Err(format!(
+                "--leader-elect-renew-deadline: write less than the lease duration, {lease_duration:?}"
+            ));
+        }
+        if retry_period * 2 >= renew_deadline {
+            return Err(format!(
+                "--leader-elect-retry-period: write less than half the renew deadline, {renew_deadline:?}"
+            ));
+        }
+        Ok(timing)
     }
 }
 

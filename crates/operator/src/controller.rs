@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::act::{Actor, Outcome};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::events::Recorder;
 use crate::memory::{Memory, NextTry};
@@ -37,12 +38,13 @@ pub struct Controller {
     pub queue: Arc<Queue>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
+    pub clock: Clock,
     memories: Mutex<HashMap<JobKey, Memory>>,
 }
 
 impl Controller {
-    pub fn new(actor: Actor, queue: Arc<Queue>, recorder: Recorder, metrics: Arc<Metrics>) -> Controller {
-        Controller { actor, queue, recorder, metrics, memories: Mutex::default() }
+    pub fn new(actor: Actor, queue: Arc<Queue>, recorder: Recorder, metrics: Arc<Metrics>, clock: Clock) -> Controller {
+        Controller { actor, queue, recorder, metrics, clock, memories: Mutex::default() }
     }
 
     /// Works until the queue is closed, and then finishes the passes that have begun.
@@ -67,7 +69,7 @@ impl Controller {
 
     async fn pass(&self, key: &JobKey) {
         let started = Instant::now();
-        match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key) {
+        match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key, self.clock.now()) {
             Snapshot::Job { record, mut observed } => {
                 let memory = self.memory_of(&record);
                 observed.obstacle = memory.obstacle;

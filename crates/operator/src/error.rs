@@ -35,6 +35,8 @@ pub enum WriteError {
     Client(#[from] kube::Error),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    #[error("this operator leads no more")]
+    TermEnded,
     #[error("the API server's answer {0}")]
     Unexpected(&'static str),
 }
@@ -57,6 +59,12 @@ pub enum Refusal {
 impl Error {
     pub fn write(what: impl Into<String>, source: WriteError) -> Error {
         Error::Write { what: what.into(), class: source.class(), source }
+    }
+
+    /// It is no longer as it was decided on.
+    pub fn changed(what: impl Into<String>) -> Error {
+        let source = WriteError::Unexpected("says that it has changed");
+        Error::Write { what: what.into(), class: Class::Stale, source }
     }
 
     pub fn is_create(&self) -> bool {

@@ -5,12 +5,13 @@
 //! minutes are one event that is counted up. Troubles have a budget for each job, so that one that goes wrong in a new
 //! way every second does not flood etcd. What there is no room for is dropped and counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchjob_crd::reason;
 use batchjob_decide::plan::{AttemptId, Note, Reason, Severity};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -19,9 +20,9 @@ use kube::core::{Request, Resource as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::observe::job::JobRecord;
-use crate::observe::snapshot::now;
 use crate::writer::Writer;
 
 const CONTROLLER: &str = "batchjob.dev/operator";
@@ -47,15 +48,21 @@ pub struct Recorder {
 
 impl Recorder {
     /// The recorder, and the task that writes.
-    pub fn new(writer: Writer, metrics: Arc<Metrics>, instance: String) -> (Recorder, impl Future<Output = ()>) {
+    pub fn new(
+        writer: Writer,
+        metrics: Arc<Metrics>,
+        instance: &str,
+        clock: Clock,
+    ) -> (Recorder, impl Future<Output = ()> + use<>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let scribe = Scribe {
             writer,
             metrics: metrics.clone(),
-            instance,
+            instance: instance.to_owned(),
+            clock,
             seen: HashMap::new(),
             budgets: HashMap::new(),
-            gatherings: HashMap::new(),
+            gatherings: BTreeMap::new(),
         };
         (Recorder { queue: sender, metrics }, scribe.run(receiver))
     }
@@ -87,10 +94,11 @@ struct Scribe {
     writer: Writer,
     metrics: Arc<Metrics>,
     instance: String,
+    clock: Clock,
     seen: HashMap<Key, Seen>,
     budgets: HashMap<String, Budget>,
     /// By the job's uid and the reason.
-    gatherings: HashMap<(String, String), Gathering>,
+    gatherings: BTreeMap<(String, String), Gathering>,
 }
 
 /// What makes two events the same: the job's uid, the reason, the note.
@@ -130,6 +138,7 @@ impl Scribe {
                 self.gatherings.values().filter(|gathering| gathering.gathered.is_some()).map(|it| it.until).min();
             let wake_up = due.unwrap_or(next_tidying);
             tokio::select! {
+                biased;
                 published = queue.recv() => match published {
                     Some((regarding, reason)) => self.take(regarding, reason).await,
                     None => return self.flush(|_, _| true).await,
@@ -199,10 +208,15 @@ impl Scribe {
             Some(seen) => {
                 seen.count += 1;
                 let namespace = regarding.namespace.clone().unwrap_or_default();
-                (namespace.clone(), count_up(&namespace, &seen.name, seen.count), seen.name.clone(), seen.count)
+                (
+                    namespace.clone(),
+                    count_up(&namespace, &seen.name, seen.count, self.clock.now()),
+                    seen.name.clone(),
+                    seen.count,
+                )
             }
             None => {
-                let event = event(regarding, severity, reason, note, &self.instance);
+                let event = event(regarding, severity, reason, note, &self.instance, self.clock.now());
                 let name = event.metadata.name.clone().unwrap_or_default();
                 (event.metadata.namespace.clone().unwrap_or_default(), create(&event), name, 1)
             }
@@ -272,8 +286,14 @@ fn shorten(note: &mut String) {
     }
 }
 
-fn event(regarding: ObjectReference, severity: Severity, reason: String, note: String, instance: &str) -> Event {
-    let now = now();
+fn event(
+    regarding: ObjectReference,
+    severity: Severity,
+    reason: String,
+    note: String,
+    instance: &str,
+    now: Timestamp,
+) -> Event {
     let job = regarding.name.clone().unwrap_or_default();
     Event {
         metadata: ObjectMeta {
@@ -303,8 +323,8 @@ fn create(event: &Event) -> Result<http::Request<Vec<u8>>, kube::Error> {
     Request::new(url).create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)
 }
 
-fn count_up(namespace: &str, name: &str, count: i32) -> Result<http::Request<Vec<u8>>, kube::Error> {
-    let series = EventSeries { count, last_observed_time: MicroTime(now()) };
+fn count_up(namespace: &str, name: &str, count: i32, now: Timestamp) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    let series = EventSeries { count, last_observed_time: MicroTime(now) };
     let patch = Patch::Merge(serde_json::json!({ "series": series }));
     let url = Event::url_path(&(), Some(namespace));
     Request::new(url).patch(name, &PatchParams::default(), &patch).map_err(kube::Error::BuildRequest)

@@ -1,28 +1,13 @@
 //! Start-up: flags, logs, client, and then the tasks, until SIGTERM.
 
-mod act;
-mod admin;
-mod args;
-mod controller;
-mod error;
-mod events;
-mod memory;
-mod metrics;
-mod observe;
-mod operator;
-mod queue;
-mod selftest;
-mod sweep;
-mod writer;
-
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use batchjob_operator::args::{Command, LogFormat, OperatorArgs, Other};
+use batchjob_operator::{operator, selftest};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
-
-use args::{Command, LogFormat, OperatorArgs, Other};
 
 fn main() -> ExitCode {
     let command = Command::parse();

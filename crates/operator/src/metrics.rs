@@ -39,6 +39,7 @@ pub struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     events_dropped: Counter,
     relists: Family<KindLabels, Counter>,
+    leads: Family<LeaseLabels, Gauge>,
     jobs: Gauge,
     pods: Gauge,
     queued: Gauge,
@@ -96,6 +97,11 @@ struct ErrorLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeaseLabels {
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -123,6 +129,7 @@ impl Metrics {
             errors: Family::default(),
             events_dropped: Counter::default(),
             relists: Family::default(),
+            leads: Family::default(),
             jobs: Gauge::default(),
             pods: Gauge::default(),
             queued: Gauge::default(),
@@ -162,6 +169,12 @@ impl Metrics {
         );
         own.register("pods", "Pods in the cache", self.pods.clone());
         own.register("queued_jobs", "Jobs that wait for a worker", self.queued.clone());
+        // Upstream's name (`k8s.io/component-base/metrics/prometheus/clientgo/leaderelection`).
+        self.registry.register(
+            "leader_election_master_status",
+            "1 on the operator that leads, 0 on one that stands by",
+            self.leads.clone(),
+        );
         self.registry.register("process_resident_memory_bytes", "Memory in use", self.resident.clone());
         let build = prometheus_client::metrics::info::Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         self.registry.register("batchjob_build", "What is running", build);
@@ -233,11 +246,16 @@ impl Metrics {
         self.relists.get_or_create(&KindLabels { kind }).inc();
     }
 
+    /// Whether this operator holds that lease.
+    pub fn leads(&self, lease: &str, leads: bool) {
+        self.leads.get_or_create(&LeaseLabels { name: lease.to_owned() }).set(i64::from(leads));
+    }
+
     /// The text that Prometheus reads.
     pub fn text(&self, jobs: &Jobs, pods: &Pods, queue: &Queue) -> String {
-        self.jobs.set(jobs.len() as i64);
-        self.pods.set(pods.len() as i64);
-        self.queued.set(queue.len() as i64);
+        self.jobs.set(jobs.count() as i64);
+        self.pods.set(pods.count() as i64);
+        self.queued.set(queue.count() as i64);
         self.resident.set(resident_bytes());
         let mut text = String::new();
         // Writing to a String cannot fail.

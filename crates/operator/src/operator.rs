@@ -1,26 +1,37 @@
 //! The wiring: which task feeds which, in one readable list.
+//!
+//! ```text
+//! standby ──election won──► barrier ──caches know all──► work ──SIGTERM──► passes end, lease given up
+//!    ▲                         │                           │
+//!    └───────── term over ─────┴───────────────────────────┘
+//! ```
+//!
+//! The watches run all the time, so that whoever stands by knows nearly all that the leader knows. What it lacks it learns
+//! at the barrier: by a consistent read of each kind, made after the Lease was won.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use batchjob_crd::keys;
 use futures::future::join_all;
 use kube::{Api, Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinSet;
 
 use crate::act::Actor;
 use crate::admin::{Admin, Health};
 use crate::args::OperatorArgs;
+use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::events::Recorder;
+use crate::lease::{Election, Elector, Term};
 use crate::metrics::Metrics;
 use crate::observe::job::{JobKey, WireBatchJob, WireManagedJob};
 use crate::observe::jobs::{JobSink, Jobs};
 use crate::observe::pods::{PodSink, Pods};
-use crate::observe::watch::{self, Progress};
+use crate::observe::watch::{self, Progress, Reach};
 use crate::observe::wire::{Place, WirePod};
 use crate::queue::Queue;
 use crate::sweep::Sweep;
@@ -36,120 +47,310 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-
     let config = client_config().await?;
     let server = config.cluster_url.to_string();
-    // Watches have connections of their own, so that no write waits behind them.
-    let watching = client(config.clone())?;
-    let writer = Writer::new(client(config)?, args.max_requests_in_flight, args.request_timeout);
-
-    let metrics = Metrics::new();
-    let health = Health::new();
-    let queue = Arc::new(Queue::default());
-    let actor = Actor { writer: writer.clone(), jobs: Arc::new(Jobs::default()), pods: Arc::new(Pods::default()) };
-    let admin = Admin {
-        health: health.clone(),
-        metrics: metrics.clone(),
-        jobs: actor.jobs.clone(),
-        pods: actor.pods.clone(),
-        queue: queue.clone(),
+    let clients = Clients {
+        watching: client(config.clone())?,
+        leasing: client(config.clone())?,
+        lease_namespace: config.default_namespace.clone(),
+        writing: client(config)?,
     };
-    admin.serve(args.listen)?;
-    let namespace = args.namespace().unwrap_or("all namespaces");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), server, namespace, listen = %args.listen, "starting");
-
-    let sweep_call = Arc::new(Notify::new());
-    let (left, who_left) = mpsc::unbounded_channel();
-    let mut caches = Vec::new();
-    let mut cache = || {
-        let is_filled = Arc::new(Notify::new());
-        caches.push(is_filled.clone());
-        is_filled
+    let operator = Operator::new(args, clients, Clock::of_the_machine(), identity())?;
+    operator.admin().serve(operator.args.listen)?;
+    let namespace = operator.args.namespace().unwrap_or("all namespaces");
+    let listen = operator.args.listen;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), server, namespace, %listen, "starting");
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: finishing what has begun"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: finishing what has begun"),
+        }
     };
-    // Each of these runs for ever: one that ends takes the operator with it, to be started anew.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(health.clone().beat());
-    let notify = {
-        let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
-        move |key: &JobKey| {
-            queue.add(key);
-            if jobs.get(key).is_none() {
-                call.notify_one();
+    operator.run(stop).await
+}
+
+/// The ways to the API server. Each has connections of its own, so that no write waits behind a watch, nor the lease
+/// behind the writes.
+pub struct Clients {
+    pub watching: Client,
+    pub writing: Client,
+    pub leasing: Client,
+    /// Where the Lease is if no flag says so.
+    pub lease_namespace: String,
+}
+
+/// An operator, whatever it runs on.
+pub struct Operator {
+    args: OperatorArgs,
+    clients: Clients,
+    clock: Clock,
+    identity: String,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    queue: Arc<Queue>,
+    jobs: Arc<Jobs>,
+    pods: Arc<Pods>,
+    sweep_call: Arc<Notify>,
+}
+
+/// How a time of work came to its end.
+enum Ended {
+    Term,
+    Stopped,
+}
+
+impl Operator {
+    pub fn new(args: OperatorArgs, clients: Clients, clock: Clock, identity: String) -> anyhow::Result<Operator> {
+        args.election_timing().map_err(|message| anyhow!(message))?;
+        Ok(Operator {
+            args,
+            clients,
+            clock,
+            identity,
+            metrics: Metrics::new(),
+            health: Health::new(),
+            queue: Arc::default(),
+            jobs: Arc::default(),
+            pods: Arc::default(),
+            sweep_call: Arc::default(),
+        })
+    }
+
+    /// What it serves.
+    pub fn admin(&self) -> Admin {
+        Admin {
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+            jobs: self.jobs.clone(),
+            pods: self.pods.clone(),
+            queue: self.queue.clone(),
+        }
+    }
+
+    /// Works until `stop`. Dropping it is a crash: nothing that has begun is finished.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        // Each of these runs for ever: one that ends takes the operator with it, to be started anew.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.health.clone().beat());
+        let caches = self.watch(&mut tasks);
+        let caches_filled = async || {
+            join_all(caches.iter().map(Reach::now)).await;
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
+            () = caches_filled() => self.health.ready(),
+        }
+        tracing::info!(jobs = self.jobs.count(), pods = self.pods.count(), "watching");
+
+        let (end_election, election_is_over) = channel::channel(false);
+        let (election, elector) = self.election(election_is_over)?;
+        let mut elector = Tasks::of(elector);
+        loop {
+            let term = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
+                ended = elector.0.join_next() => bail!("the elector has ended, which is a bug: {ended:?}"),
+                term = next_term(election.as_ref()) => term,
+            };
+            // Nothing is decided, and nothing let go, before every cache knows all that was written before the term.
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
+                () = term.ended() => continue,
+                () = caches_filled() => {}
+            }
+            self.metrics.leads(&self.args.leader_elect_resource_name, true);
+            let ended = tokio::select! {
+                biased;
+                ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
+                ended = self.work(term, &mut stop) => ended?,
+            };
+            self.metrics.leads(&self.args.leader_elect_resource_name, false);
+            match ended {
+                Ended::Stopped => break,
+                Ended::Term => tracing::warn!("the term is over: nothing is written until the next one"),
             }
         }
-    };
-    tasks.spawn(watch::run(
-        api::<WireBatchJob>(watching.clone(), args.namespace()),
-        None,
-        args.request_timeout,
-        JobSink::new(actor.jobs.clone(), notify.clone()),
-        watch_progress(&metrics, "BatchJob", cache()),
-    ));
-    if args.managed_jobs {
-        tasks.spawn(watch::run(
-            api::<WireManagedJob>(watching.clone(), args.namespace()),
-            None,
-            args.request_timeout,
-            JobSink::new(actor.jobs.clone(), notify),
-            watch_progress(&metrics, "Job", cache()),
-        ));
+        // Whoever comes next need not wait.
+        let _ = end_election.send(true);
+        elector.0.join_next().await;
+        tracing::info!("stopped");
+        Ok(())
     }
-    tasks.spawn(watch::run(
-        api::<WirePod>(watching, args.namespace()),
-        // Every pod of ours has it, and no other.
-        Some(keys::ATTEMPT),
-        args.request_timeout,
-        PodSink {
-            pods: actor.pods.clone(),
-            notify: {
-                let (queue, jobs, call) = (queue.clone(), actor.jobs.clone(), sweep_call.clone());
-                move |place: &Place| match (place, jobs.key_of(place.uid())) {
-                    (Place::Owned(_), Some(key)) => queue.add(&key),
-                    // The job may adopt it; if it does not, it is to be let go.
-                    (Place::Orphan(_), Some(key)) => {
-                        queue.add(&key);
-                        call.notify_one();
-                    }
-                    (_, None) => call.notify_one(),
-                }
-            },
-            left,
-        },
-        watch_progress(&metrics, "Pod", cache()),
-    ));
 
-    // Nothing is decided, and nothing let go, before every cache knows all that was written before now.
-    tokio::select! {
-        _ = join_all(caches.iter().map(|is_filled| is_filled.notified())) => health.ready(),
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-        ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
-    }
-    tracing::info!(jobs = actor.jobs.len(), pods = actor.pods.len(), "watching");
-    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
-    let (recorder, scribe) = Recorder::new(writer, metrics.clone(), instance);
-    let scribe = tokio::spawn(scribe);
-    tasks.spawn(Sweep { actor: actor.clone(), call: sweep_call, who_left, has_managed_jobs: args.managed_jobs }.run());
-    let controller = Arc::new(Controller::new(actor, queue.clone(), recorder, metrics));
-    let mut passes = tokio::spawn(controller.run(args.workers));
-
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: finishing what has begun"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: finishing what has begun"),
-        ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
-        ended = &mut passes => bail!("the workers have ended, which is a bug: {ended:?}"),
-    }
-    queue.close();
-    match tokio::time::timeout(SHUTDOWN, passes).await {
-        Ok(_) => {
-            // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
-            let _ = tokio::time::timeout(LAST_EVENTS, scribe).await;
-            tracing::info!("stopped");
+    /// Decides and writes for a term.
+    async fn work(&self, term: Term, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
+        let client = self.clients.writing.clone();
+        let writer = Writer::new(client, self.args.max_requests_in_flight, self.args.request_timeout, term.clone());
+        let actor = Actor { writer: writer.clone(), jobs: self.jobs.clone(), pods: self.pods.clone() };
+        let (recorder, scribe) = Recorder::new(writer, self.metrics.clone(), &self.identity, self.clock.clone());
+        let mut scribe = Tasks::of(scribe);
+        let sweep =
+            Sweep { actor: actor.clone(), call: self.sweep_call.clone(), has_managed_jobs: self.args.managed_jobs };
+        let mut sweep = Tasks::of(sweep.run());
+        // What happened while another one led is in the caches; whom it concerned is not known.
+        self.queue.restart(self.jobs.keys());
+        self.sweep_call.notify_one();
+        let controller = Controller::new(actor, self.queue.clone(), recorder, self.metrics.clone(), self.clock.clone());
+        let mut passes = Tasks::of(Arc::new(controller).run(self.args.workers));
+        let ended = tokio::select! {
+            biased;
+            () = stop => Ended::Stopped,
+            () = term.ended() => Ended::Term,
+            ended = passes.0.join_next() => bail!("the workers have ended, which is a bug: {ended:?}"),
+            ended = sweep.0.join_next() => bail!("the sweep has ended, which is a bug: {ended:?}"),
+            ended = scribe.0.join_next() => bail!("the scribe has ended, which is a bug: {ended:?}"),
+        };
+        sweep.0.shutdown().await;
+        if matches!(ended, Ended::Stopped) {
+            self.queue.close();
+            if tokio::time::timeout(SHUTDOWN, passes.0.join_next()).await.is_ok() {
+                // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
+                let _ = tokio::time::timeout(LAST_EVENTS, scribe.0.join_next()).await;
+            } else {
+                // Nothing is lost: every pass may be cut off between any two of its writes.
+                tracing::warn!("stopped in the middle of a pass, after {SHUTDOWN:?}");
+            }
         }
-        // Nothing is lost: every pass may be cut off between any two of its writes.
-        Err(_) => tracing::warn!("stopped in the middle of a pass, after {SHUTDOWN:?}"),
+        // No pass of this term may meet one of the next.
+        passes.0.shutdown().await;
+        scribe.0.shutdown().await;
+        Ok(ended)
     }
-    Ok(())
+
+    /// Starts the watches; answers with a way to wait for each cache.
+    fn watch(&self, tasks: &mut JoinSet<()>) -> Vec<Reach> {
+        let mut caches = Vec::new();
+        let mut reach = || {
+            let reach = Reach::default();
+            caches.push(reach.clone());
+            reach
+        };
+        let notify = {
+            let (queue, jobs, call) = (self.queue.clone(), self.jobs.clone(), self.sweep_call.clone());
+            move |key: &JobKey| {
+                queue.add(key);
+                if jobs.get(key).is_none() {
+                    call.notify_one();
+                }
+            }
+        };
+        tasks.spawn(watch::run(
+            self.api::<WireBatchJob>(),
+            None,
+            self.args.request_timeout,
+            JobSink::new(self.jobs.clone(), notify.clone()),
+            reach(),
+            self.progress("BatchJob"),
+        ));
+        if self.args.managed_jobs {
+            tasks.spawn(watch::run(
+                self.api::<WireManagedJob>(),
+                None,
+                self.args.request_timeout,
+                JobSink::new(self.jobs.clone(), notify),
+                reach(),
+                self.progress("Job"),
+            ));
+        }
+        let notify = {
+            let (queue, jobs, call) = (self.queue.clone(), self.jobs.clone(), self.sweep_call.clone());
+            move |place: &Place| match (place, jobs.key_of(place.uid())) {
+                (Place::Owned(_), Some(key)) => queue.add(&key),
+                // The job may adopt it; if it does not, it is to be let go.
+                (Place::Orphan(_), Some(key)) => {
+                    queue.add(&key);
+                    call.notify_one();
+                }
+                (_, None) => call.notify_one(),
+            }
+        };
+        tasks.spawn(watch::run(
+            self.api::<WirePod>(),
+            // Every pod of ours has it, and no other.
+            Some(keys::ATTEMPT),
+            self.args.request_timeout,
+            PodSink { pods: self.pods.clone(), notify },
+            reach(),
+            self.progress("Pod"),
+        ));
+        caches
+    }
+
+    /// The election, if there is one, and the task that takes part in it.
+    fn election(
+        &self,
+        is_over: channel::Receiver<bool>,
+    ) -> anyhow::Result<(Option<Election>, impl Future<Output = ()> + Send + 'static)> {
+        let timing = self.args.election_timing().map_err(|message| anyhow!(message))?;
+        let flag = Some(&self.args.leader_elect_resource_namespace).filter(|namespace| !namespace.is_empty());
+        let leases = Api::namespaced(self.clients.leasing.clone(), flag.unwrap_or(&self.clients.lease_namespace));
+        let name = &self.args.leader_elect_resource_name;
+        let (elector, election) = Elector::new(leases, name, &self.identity, timing, self.clock.clone());
+        let takes_part = self.args.leader_elect;
+        self.metrics.leads(name, false);
+        let elector = async move {
+            if takes_part {
+                elector.run(is_over).await;
+            } else {
+                let mut is_over = is_over;
+                let _ = is_over.wait_for(|&is_over| is_over).await;
+            }
+        };
+        Ok((takes_part.then_some(election), elector))
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        let client = self.clients.watching.clone();
+        match self.args.namespace() {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    /// Counts the lists of a watch.
+    fn progress(&self, kind: &'static str) -> impl Fn(Progress) + Send + use<> {
+        let metrics = self.metrics.clone();
+        move |progress| match progress {
+            Progress::Listing => metrics.relisted(kind),
+            Progress::Filled => {}
+        }
+    }
+}
+
+/// Tasks that end with whoever waits for them.
+struct Tasks(JoinSet<()>);
+
+impl Tasks {
+    fn of(task: impl Future<Output = ()> + Send + 'static) -> Tasks {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task);
+        Tasks(tasks)
+    }
+}
+
+/// Who is alone leads for ever.
+async fn next_term(election: Option<&Election>) -> Term {
+    match election {
+        Some(election) => election.won().await,
+        None => Term::for_ever(),
+    }
+}
+
+/// The name of the pod, and what tells it from another process of the same name.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "batchjob-operator".to_owned());
+    let since_boot = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let ticks: String = since_boot.chars().take_while(|c| !c.is_whitespace()).filter(char::is_ascii_digit).collect();
+    format!("{host}_{}-{ticks}", std::process::id())
 }
 
 /// The cluster that the operator runs in, or the one that the user's kubeconfig names.
@@ -163,23 +364,4 @@ pub async fn client_config() -> anyhow::Result<Config> {
 
 fn client(config: Config) -> anyhow::Result<Client> {
     Client::try_from(config).context("failed to set up the connection to the cluster")
-}
-
-fn api<K>(client: Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    }
-}
-
-/// Counts the lists of a watch, and says when its cache has been filled.
-fn watch_progress(metrics: &Arc<Metrics>, kind: &'static str, is_filled: Arc<Notify>) -> impl Fn(Progress) + use<> {
-    let metrics = metrics.clone();
-    move |progress| match progress {
-        Progress::Listing => metrics.relisted(kind),
-        Progress::Filled => is_filled.notify_one(),
-    }
 }

@@ -66,12 +66,23 @@ impl Queue {
         self.lock().held_until.insert(key.clone(), until);
     }
 
+    /// Begins anew, with these jobs: no worker is at work, and what jobs were held back for is forgotten.
+    pub fn restart(&self, keys: impl IntoIterator<Item = JobKey>) {
+        let mut state = self.lock();
+        *state = State::default();
+        for key in keys {
+            state.make_ready(&key);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// The job is gone.
     pub fn forget(&self, key: &JobKey) {
         self.lock().held_until.remove(key);
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().ready.len()
     }
 
@@ -104,6 +115,7 @@ impl Queue {
             };
             match next_time {
                 Some(at) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = sleep_until(at) => {}
                 },

@@ -12,7 +12,7 @@ use std::time::Duration;
 use batchjob_decide::job::status::finished_at;
 use batchjob_decide::observed::Door;
 use batchjob_decide::plan::PodRef;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::act::Actor;
@@ -27,21 +27,21 @@ const PERIOD: Duration = Duration::from_secs(30);
 pub struct Sweep {
     pub actor: Actor,
     pub call: Arc<Notify>,
-    pub who_left: mpsc::UnboundedReceiver<PodRecord>,
     /// Whether the pods of batch/v1 Jobs are any business of ours.
     pub has_managed_jobs: bool,
 }
 
 impl Sweep {
-    pub async fn run(mut self) {
+    /// Never ends.
+    pub async fn run(self) {
         loop {
             tokio::select! {
+                biased;
                 () = self.call.notified() => {}
                 () = sleep(PERIOD) => {}
-                Some(record) = self.who_left.recv() => {
-                    self.look_after(&record).await;
-                    continue;
-                }
+            }
+            for record in self.actor.pods.who_left() {
+                self.look_after(record).await;
             }
             let jobs = &self.actor.jobs;
             let held = self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some(), |pod| self.is_wanted(pod));
@@ -65,19 +65,20 @@ impl Sweep {
     }
 
     /// A pod that we hold has left our sight. What was heard of it may be old: it may be that we have let it go ourselves.
-    async fn look_after(&self, record: &PodRecord) {
-        let record = match self.actor.writer.pod(&record.namespace, &record.pod.name).await {
+    async fn look_after(&self, record: PodRecord) {
+        let fresh = match self.actor.writer.pod(&record.namespace, &record.pod.name).await {
             Ok(fresh) if fresh.pod.uid == record.pod.uid => fresh,
             Ok(_) => return,
             Err(error) if error.is_not_found() => return,
             Err(error) => {
                 tracing::warn!(pod = %record.pod.name, %error, "failed to look after a pod that lost its label");
+                self.actor.pods.look_after_again(record);
                 return;
             }
         };
-        if self.actor.jobs.key_of(record.place().uid()).is_some() {
-            self.bring_back(&record).await;
-        } else if let Some(held) = Held::of(&record) {
+        if self.actor.jobs.key_of(fresh.place().uid()).is_some() {
+            self.bring_back(&fresh).await;
+        } else if let Some(held) = Held::of(&fresh) {
             self.sweep(held).await;
         }
     }
@@ -93,7 +94,10 @@ impl Sweep {
         }
         match self.actor.writer.label_pod(record, attempt).await {
             Ok(()) => tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by"),
-            Err(error) => tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by"),
+            Err(error) => {
+                tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by");
+                self.actor.pods.look_after_again(record.clone());
+            }
         }
     }
 

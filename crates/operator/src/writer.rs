@@ -1,7 +1,8 @@
 //! Every request that is not a watch goes through here: bounded in number, bounded in time, tried once.
 //!
 //! kube's client has no time limit of its own, and by default repeats a refused request up to fifteen times. Here a
-//! request is sent once, and the next pass, on fresh state, is what tries again.
+//! request is sent once, and the next pass, on fresh state, is what tries again. And it is sent only while the term lasts
+//! in which it was decided on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::error::WriteError;
+use crate::lease::Term;
 use crate::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::wire::{PodRecord, WirePod};
 
@@ -28,19 +30,23 @@ pub struct Writer {
     client: Client,
     in_flight: Arc<Semaphore>,
     time_limit: Duration,
+    term: Term,
 }
 
 type Result<T> = std::result::Result<T, WriteError>;
 
 impl Writer {
-    pub fn new(client: Client, max_in_flight: usize, time_limit: Duration) -> Writer {
-        Writer { client, in_flight: Arc::new(Semaphore::new(max_in_flight)), time_limit }
+    pub fn new(client: Client, max_in_flight: usize, time_limit: Duration, term: Term) -> Writer {
+        Writer { client, in_flight: Arc::new(Semaphore::new(max_in_flight)), time_limit, term }
     }
 
     /// Waits for its turn, then at most the time limit for the answer.
     async fn limited<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T> {
         // The semaphore is never closed.
         let _turn = self.in_flight.acquire().await;
+        if !self.term.is_on() {
+            return Err(WriteError::TermEnded);
+        }
         match tokio::time::timeout(self.time_limit, request).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(WriteError::TimedOut(self.time_limit)),

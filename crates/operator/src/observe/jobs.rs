@@ -1,6 +1,6 @@
 //! The jobs of both kinds, by name and by uid, fed by watch events and by our own writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +15,10 @@ pub struct Jobs {
 
 #[derive(Debug, Default)]
 struct Map {
-    by_key: HashMap<JobKey, JobRecord>,
-    by_uid: HashMap<Arc<str>, JobKey>,
+    by_key: BTreeMap<JobKey, JobRecord>,
+    by_uid: BTreeMap<Arc<str>, JobKey>,
+    /// The uids of those of which the API server itself has told since we began, in answer to a request.
+    confirmed: HashSet<Arc<str>>,
 }
 
 impl Jobs {
@@ -28,16 +30,27 @@ impl Jobs {
         self.lock().by_uid.get(uid).cloned()
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().by_key.len()
+    }
+
+    pub fn keys(&self) -> Vec<JobKey> {
+        self.lock().by_key.keys().cloned().collect()
     }
 
     /// The answer to a write of ours, or to a read. It never brings back a job that is gone.
     pub fn wrote(&self, record: JobRecord) {
         let mut map = self.lock();
         if map.by_key.get(&record.key).is_some_and(|known| known.uid == record.uid) {
+            map.confirmed.insert(record.uid.clone());
             map.apply(record);
         }
+    }
+
+    /// Whether what is known of the job is at least as new as our last write to it, in this life or in one before: a list or
+    /// a watch alone may be behind.
+    pub fn is_confirmed(&self, uid: &str) -> bool {
+        self.lock().confirmed.contains(uid)
     }
 
     /// A read found no such job. One made anew under the same name is another one.
@@ -64,7 +77,7 @@ impl Map {
                 record.keep_ledger_of(known);
             } else {
                 let gone = known.uid.clone();
-                self.by_uid.remove(&gone);
+                self.forget(&gone);
             }
         }
         self.by_uid.insert(record.uid.clone(), record.key.clone());
@@ -76,8 +89,13 @@ impl Map {
         if self.by_key.get(key).is_some_and(|known| known.version <= version)
             && let Some(record) = self.by_key.remove(key)
         {
-            self.by_uid.remove(&record.uid);
+            self.forget(&record.uid);
         }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.by_uid.remove(uid);
+        self.confirmed.remove(uid);
     }
 }
 
@@ -185,7 +203,7 @@ mod tests {
         jobs.is_gone(&key, "second");
         assert!(jobs.get(&key).is_none());
         jobs.wrote(job("second", 10));
-        assert_eq!(jobs.len(), 0, "an answer that comes late brings nothing back");
+        assert_eq!(jobs.count(), 0, "an answer that comes late brings nothing back");
     }
 
     /// `TestDelayedJobUpdateEvent` in upstream's `test/integration/job`: the events of the job come late, and the pass that
@@ -226,7 +244,7 @@ mod tests {
         let jobs = Arc::new(Jobs::default());
         sink::<WireBatchJob>(&jobs).change(Change::Applied(job("a", 1)));
         sink::<WireManagedJob>(&jobs).change(Change::Applied(managed_job("b", 2)));
-        assert_eq!(jobs.len(), 2);
+        assert_eq!(jobs.count(), 2);
         let found = |uid| jobs.key_of(uid).map(|key| key.to_string());
         assert_eq!((found("a"), found("b")), (Some("ns/etl".to_owned()), Some("job.batch ns/etl".to_owned())));
     }
@@ -236,7 +254,7 @@ mod tests {
         let jobs = Arc::new(Jobs::default());
         sink::<WireBatchJob>(&jobs).change(Change::Applied(job("a", 1)));
         sink::<WireManagedJob>(&jobs).change(Change::Replaced { objects: vec![managed_job("b", 2)], version: 5 });
-        assert_eq!(jobs.len(), 2);
+        assert_eq!(jobs.count(), 2);
         sink::<WireManagedJob>(&jobs).change(Change::Replaced { objects: Vec::new(), version: 6 });
         assert!(jobs.key_of("a").is_some() && jobs.key_of("b").is_none());
     }
@@ -249,11 +267,11 @@ mod tests {
         let mut watch = sink::<WireManagedJob>(&jobs);
         watch.change(Change::Applied(managed_job("first", 1)));
         watch.change(Change::Deleted(managed_job("first", 8)));
-        assert_eq!(jobs.len(), 0, "the watch tells of the end of the first one");
+        assert_eq!(jobs.count(), 0, "the watch tells of the end of the first one");
 
         watch.change(Change::Applied(managed_job("first", 1)));
         watch.change(Change::Replaced { objects: made_again().into_iter().collect(), version: 10 });
-        assert_eq!((jobs.len(), jobs.key_of("first")), (0, None), "a list tells what there is");
+        assert_eq!((jobs.count(), jobs.key_of("first")), (0, None), "a list tells what there is");
     }
 
     #[test]
@@ -286,12 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_list_says_is_not_confirmed_by_it() {
+        let jobs = Arc::new(Jobs::default());
+        let mut watch = sink::<WireBatchJob>(&jobs);
+        watch.change(Change::Replaced { objects: vec![job("u", 3)], version: 3 });
+        assert!(!jobs.is_confirmed("u"));
+        jobs.wrote(job("u", 4));
+        watch.change(Change::Applied(job("u", 5)));
+        assert!(jobs.is_confirmed("u"));
+        watch.change(Change::Replaced { objects: Vec::new(), version: 6 });
+        watch.change(Change::Replaced { objects: vec![job("u", 3)], version: 3 });
+        assert!(!jobs.is_confirmed("u"), "an old list has brought it back");
+    }
+
+    #[test]
     fn a_job_made_again_that_is_ours_now_is_another_one() {
         let jobs = Arc::new(Jobs::default());
         let mut watch = sink::<WireManagedJob>(&jobs);
         watch.change(Change::Applied(managed_job("first", 1)));
         watch.change(Change::Applied(managed_job("second", 9)));
-        assert_eq!((jobs.len(), jobs.key_of("first")), (1, None));
+        assert_eq!((jobs.count(), jobs.key_of("first")), (1, None));
         assert!(jobs.key_of("second").is_some());
     }
 }

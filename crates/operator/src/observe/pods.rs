@@ -1,10 +1,9 @@
 //! The pods, by the uid of their owner, or of the job that their label names, fed by watch events and by our own writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchjob_decide::observed::{Door, Pod};
-use tokio::sync::mpsc;
 
 use super::watch::{Change, Sink};
 use super::wire::{Owner, Place, PodRecord, WirePod};
@@ -17,9 +16,11 @@ pub struct Pods {
 
 #[derive(Debug, Default)]
 struct Map {
-    by_place: HashMap<Place, HashMap<Box<str>, PodRecord>>,
+    by_place: BTreeMap<Place, BTreeMap<Box<str>, PodRecord>>,
     /// Where each pod is, because its owner may be taken off it, and given back.
-    place_of: HashMap<Box<str>, Place>,
+    place_of: BTreeMap<Box<str>, Place>,
+    /// Pods that we hold and that are no longer among those we watch, although they are there: somebody took off the label.
+    left: BTreeMap<Box<str>, PodRecord>,
 }
 
 /// The pods of one owner that a finalizer of ours still holds.
@@ -46,7 +47,7 @@ impl Pods {
         (map.at(namespace, &Place::Owned(job.into())), map.at(namespace, &Place::Orphan(job.into())))
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lock().place_of.len()
     }
 
@@ -58,8 +59,8 @@ impl Pods {
     /// The answer to another write of ours. It never brings back a pod that is gone.
     pub fn wrote(&self, record: PodRecord) {
         let mut map = self.lock();
-        if map.place_of.contains_key(&record.pod.uid) {
-            map.apply(record);
+        if map.version_of(&record.pod.uid).is_some_and(|known| known <= record.version) {
+            map.put(record);
         }
     }
 
@@ -96,6 +97,16 @@ impl Pods {
         all
     }
 
+    /// The pods that we hold and that have left our sight since it was last asked.
+    pub fn who_left(&self) -> Vec<PodRecord> {
+        std::mem::take(&mut self.lock().left).into_values().collect()
+    }
+
+    /// It is to be asked about again.
+    pub fn look_after_again(&self, record: PodRecord) {
+        self.lock().look_after(record);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Map> {
         // Nothing that holds the lock can panic half-way through a change.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,15 +123,22 @@ impl Held {
 
 impl Map {
     fn at(&self, namespace: &str, place: &Place) -> Vec<Arc<Pod>> {
-        let records = self.by_place.get(place).into_iter().flat_map(HashMap::values);
+        let records = self.by_place.get(place).into_iter().flat_map(BTreeMap::values);
         records.filter(|record| *record.namespace == *namespace).map(|record| record.pod.clone()).collect()
     }
 
+    /// What a watch or a list says. It does not undo the answer to a write of ours that has the same version: a patch that
+    /// takes the last finalizer off a pod that is to go is never stored, and its answer has the version before it
+    /// (`errEmptiedFinalizers` in `registry/store.go` of k8s.io/apiserver).
     fn apply(&mut self, record: PodRecord) {
-        let uid = record.pod.uid.clone();
-        if self.version_of(&uid).is_some_and(|known| known > record.version) {
-            return;
+        if self.version_of(&record.pod.uid).is_none_or(|known| known < record.version) {
+            self.put(record);
         }
+    }
+
+    fn put(&mut self, record: PodRecord) {
+        let uid = record.pod.uid.clone();
+        self.left.remove(&uid);
         let place = record.place();
         let before = self.place_of.insert(uid.clone(), place.clone());
         if let Some(before) = before.filter(|before| *before != place) {
@@ -130,20 +148,25 @@ impl Map {
     }
 
     /// Removes it unless what is known is newer than `version`.
-    fn remove(&mut self, uid: &str, version: u64) {
-        if self.version_of(uid).is_some_and(|known| known <= version)
-            && let Some(place) = self.place_of.remove(uid)
-        {
-            self.take(&place, uid);
-        }
+    fn remove(&mut self, uid: &str, version: u64) -> Option<PodRecord> {
+        self.version_of(uid).filter(|&known| known <= version)?;
+        let place = self.place_of.remove(uid)?;
+        self.take(&place, uid)
     }
 
-    fn take(&mut self, place: &Place, uid: &str) {
-        if let Some(records) = self.by_place.get_mut(place) {
-            records.remove(uid);
-            if records.is_empty() {
-                self.by_place.remove(place);
-            }
+    fn take(&mut self, place: &Place, uid: &str) -> Option<PodRecord> {
+        let records = self.by_place.get_mut(place)?;
+        let record = records.remove(uid);
+        if records.is_empty() {
+            self.by_place.remove(place);
+        }
+        record
+    }
+
+    /// It is no longer among those we watch. If nobody deletes it, it is most likely there still, and its label is not.
+    fn look_after(&mut self, record: PodRecord) {
+        if record.holder.is_some() && record.pod.deletion.is_none() {
+            self.left.insert(record.pod.uid.clone(), record);
         }
     }
 
@@ -157,8 +180,6 @@ impl Map {
 pub struct PodSink<F> {
     pub pods: Arc<Pods>,
     pub notify: F,
-    /// A pod that we hold is no longer among those we watch, although it is there: somebody took off its label.
-    pub left: mpsc::UnboundedSender<PodRecord>,
 }
 
 impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
@@ -186,15 +207,15 @@ impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
             }
             Change::Deleted(record) => {
                 let place = record.place();
-                self.pods.lock().remove(&record.pod.uid, record.version);
-                (self.notify)(&place);
-                if record.pod.is_held && record.pod.deletion.is_none() {
-                    // Nobody listens while the operator stops.
-                    let _ = self.left.send(record);
+                {
+                    let mut map = self.pods.lock();
+                    map.remove(&record.pod.uid, record.version);
+                    map.look_after(record);
                 }
+                (self.notify)(&place);
             }
             Change::Replaced { objects, version } => {
-                let mut concerned: HashSet<Place> = objects.iter().map(PodRecord::place).collect();
+                let mut concerned: BTreeSet<Place> = objects.iter().map(PodRecord::place).collect();
                 {
                     let mut map = self.pods.lock();
                     let listed: HashSet<&str> = objects.iter().map(|record| &*record.pod.uid).collect();
@@ -205,7 +226,9 @@ impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
                         .map(|(uid, place)| (uid.clone(), place.clone()))
                         .collect();
                     for (uid, place) in gone {
-                        map.remove(&uid, version);
+                        if let Some(record) = map.remove(&uid, version) {
+                            map.look_after(record);
+                        }
                         concerned.insert(place);
                     }
                     for record in objects {
@@ -241,7 +264,7 @@ mod tests {
     }
 
     fn sink(pods: &Arc<Pods>) -> impl Sink<Record = PodRecord> {
-        PodSink { pods: pods.clone(), notify: |_: &Place| {}, left: mpsc::unbounded_channel().0 }
+        PodSink { pods: pods.clone(), notify: |_: &Place| {} }
     }
 
     #[test]
@@ -252,6 +275,19 @@ mod tests {
         pods.wrote(record("a", "job", 9, false));
         sink.change(Change::Applied(record("a", "job", 7, true)));
         assert!(!pods.of("ns", "job")[0].is_held);
+    }
+
+    /// The pod is gone with our write, and the watch has yet to tell how it was before.
+    #[test]
+    fn an_event_of_the_same_version_does_not_undo_a_write_of_ours() {
+        let pods = Arc::new(Pods::default());
+        let mut sink = sink(&pods);
+        sink.change(Change::Applied(record("a", "job", 5, true)));
+        pods.wrote(record("a", "job", 7, false));
+        sink.change(Change::Applied(record("a", "job", 7, true)));
+        assert!(!pods.of("ns", "job")[0].is_held, "it would be let go again");
+        sink.change(Change::Deleted(record("a", "job", 8, false)));
+        assert_eq!(pods.count(), 0);
     }
 
     /// A list that was read before our write, and arrives after it.
@@ -273,7 +309,7 @@ mod tests {
         sink.change(Change::Applied(record("a", "job", 5, true)));
         sink.change(Change::Deleted(record("a", "job", 8, false)));
         pods.wrote(record("a", "job", 7, false));
-        assert_eq!((pods.of("ns", "job").len(), pods.len()), (0, 0));
+        assert_eq!((pods.of("ns", "job").len(), pods.count()), (0, 0));
     }
 
     #[test]
@@ -302,7 +338,7 @@ mod tests {
     fn the_job_of_an_orphan_is_told_of_it() {
         let told = std::sync::Mutex::new(Vec::new());
         let notify = |place: &Place| told.lock().expect("not poisoned").push(place.clone());
-        let mut sink = PodSink { pods: Arc::default(), notify, left: mpsc::unbounded_channel().0 };
+        let mut sink = PodSink { pods: Arc::default(), notify };
         sink.change(Change::Applied(record("a", "job", 5, true)));
         sink.change(Change::Applied(record("a", "", 6, true)));
         sink.change(Change::Deleted(record("a", "", 7, true)));

@@ -1,4 +1,4 @@
-//! Cache → `Observed`: everything that one decision may look at, as values. Time enters here.
+//! Cache → `Observed`: everything that one decision may look at, as values.
 
 use batchjob_decide::Observed;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ pub enum Snapshot {
     Gone,
 }
 
-pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey) -> Snapshot {
+pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey, now: Timestamp) -> Snapshot {
     let Some(record) = jobs.get(key) else { return Snapshot::Gone };
     let job = match &record.content {
         Content::Job(job) => job.clone(),
@@ -32,11 +32,5 @@ pub fn snapshot(jobs: &Jobs, pods: &Pods, key: &JobKey) -> Snapshot {
         }
     };
     let (pods, orphans) = pods.with_orphans_of(&record.key.namespace, &record.uid);
-    Snapshot::Job { observed: Observed { job, pods, orphans, obstacle: None, now: now() }, record }
-}
-
-/// The time of a pass.
-#[expect(clippy::disallowed_methods, reason = "this is where the time of a pass comes from")]
-pub fn now() -> Timestamp {
-    Timestamp::now()
+    Snapshot::Job { observed: Observed { job, pods, orphans, obstacle: None, now }, record }
 }

@@ -13,6 +13,7 @@ use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Resource;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How many objects one page of a list has: what kubectl and client-go ask for.
@@ -68,22 +69,58 @@ pub enum Progress {
     Filled,
 }
 
+/// Lets somebody wait until a cache knows all that was written before he asked.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// How often it was asked.
+    asked: watch::Sender<u64>,
+    /// How many of these were answered, by a list that began after them.
+    reached: watch::Sender<u64>,
+}
+
+impl Reach {
+    /// Until the cache knows all that is written now. A quiet watch cannot say how far it is: a new list can, and what it
+    /// brings is mostly known.
+    pub async fn now(&self) {
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        // The sender is `self`.
+        let _ = self.reached.subscribe().wait_for(|&reached| reached >= number).await;
+    }
+
+    /// Until somebody asks who has not been answered.
+    async fn is_asked(&self) {
+        let reached = *self.reached.borrow();
+        let _ = self.asked.subscribe().wait_for(|&asked| asked > reached).await;
+    }
+}
+
 /// Never ends; an error is logged and what failed is tried again.
 pub async fn run<S: Sink>(
     api: Api<S::Wire>,
     selector: Option<&'static str>,
     request_timeout: Duration,
     mut sink: S,
+    reach: Reach,
     tell: impl Fn(Progress),
 ) {
     let mut backoff = Backoff::default();
     loop {
         tell(Progress::Listing);
+        let asked = *reach.asked.borrow();
         match list(&api, selector, request_timeout, &mut sink).await {
             Ok(version) => {
                 tell(Progress::Filled);
+                reach.reached.send_replace(asked);
                 let began_at = Instant::now();
-                follow(&api, selector, version, &mut sink).await;
+                tokio::select! {
+                    biased;
+                    () = reach.is_asked() => continue,
+                    () = follow(&api, selector, version, &mut sink) => {}
+                }
                 // A list is no success if what follows it ends at once.
                 if began_at.elapsed() < MIN_WATCH {
                     backoff.wait().await;

@@ -133,7 +133,7 @@ impl PodRecord {
 }
 
 /// Where a pod belongs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// To the owner with this uid.
     Owned(Box<str>),

@@ -1,0 +1,33 @@
+//! The one place where time enters. Everything that decides is given a time, so a simulation can make years of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// The wall clock: what is written into objects, and compared with what others wrote there. Timers do not go by it.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The clock of the machine.
+    #[expect(clippy::disallowed_methods, reason = "this is where the time of the machine comes from")]
+    pub fn of_the_machine() -> Clock {
+        Clock(Arc::new(Timestamp::now))
+    }
+
+    /// Another clock.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(now))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
+    }
+}

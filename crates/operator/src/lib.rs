@@ -1,0 +1,21 @@
+//! The operator: watching and writing. `operator.rs` says which part feeds which.
+//!
+//! A library, so that a simulation can run all of it but the process: over an API server of its own, on a clock of its
+//! own.
+
+pub mod act;
+pub mod admin;
+pub mod args;
+pub mod clock;
+pub mod controller;
+pub mod error;
+pub mod events;
+pub mod lease;
+pub mod memory;
+pub mod metrics;
+pub mod observe;
+pub mod operator;
+pub mod queue;
+pub mod selftest;
+pub mod sweep;
+pub mod writer;
