@@ -11,6 +11,9 @@ use super::name::PodNames;
 use crate::observed::{Container, ContainerState, Deletion, Pod, PodPhase, Role};
 use crate::plan::AttemptId;
 
+/// The reason of an event has at most so many bytes.
+const MAX_REASON: usize = 128;
+
 /// A pod, read as an attempt of an index.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
@@ -144,7 +147,8 @@ fn hindrance<'a>(container: &Container, reason: &'a str, message: &str) -> Optio
         "" | "ContainerCreating" | "PodInitializing" => return None,
         // The kubelet alternates between the try and the wait: one word for both keeps the status still.
         "ErrImagePull" | "ImagePullBackOff" => "ImagePullBackOff",
-        other => other,
+        // Whoever may write a pod's status may write a book here, and it is written into the status of the job.
+        other => &other[..other.floor_char_boundary(MAX_REASON)],
     };
     // "Back-off pulling image "x": ErrImagePull: failed to pull …": the cause is at the end, and it is the same text
     // that the try itself gives.
@@ -282,6 +286,8 @@ mod tests {
             told
         );
         assert_eq!(hindrance(waiting("ContainerCreating", "")), None);
+        let (reason, _) = hindrance(waiting(&"é".repeat(20_000), "")).expect("it waits");
+        assert_eq!(reason, "é".repeat(MAX_REASON / 2), "a word, and no book");
         assert_eq!(hindrance(ContainerState::Running), None);
     }
 
