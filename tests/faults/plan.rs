@@ -123,9 +123,10 @@ pub fn of_views(workload: &str, told: &[Told]) -> Vec<Plan> {
 
 fn of_pair(kind: Kind, n: usize, later: usize) -> Vec<Fault> {
     let all = [ViewFault::Hold(n, later), ViewFault::Stale(n, later), ViewFault::Restart(n, later)];
-    // The pods of an operator that starts cannot be older than its jobs: a list is what is true when it is asked for, and
-    // nobody but the operator makes pods.
-    let can_be = |what: &ViewFault| kind != Kind::Pods || !matches!(what, ViewFault::Restart(..));
+    // An operator that starts with old pods has none of the promises that it needs: its lists are consistent reads, so it sees
+    // every pod that was made before it. By name such a plan can be played all the same; some are kept. Old jobs are what it
+    // must bear, as one does that takes over from another.
+    let can_be = |what: &ViewFault| !kind.covers(Kind::Pods) || !matches!(what, ViewFault::Restart(..));
     all.into_iter().filter(can_be).map(|what| Fault::View(kind, what)).collect()
 }
 

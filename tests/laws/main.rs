@@ -187,13 +187,13 @@ async fn replace(
     controller::operator(kubernetes).await
 }
 
-/// How long after the kill before: another for each (xorshift64).
+/// How long after the kill before, in the first half minute: another for each (xorshift64).
 fn moment(round: u64, kill: u64) -> Duration {
     let mut state = (round * KILLS + kill + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     state ^= state << 13;
     state ^= state >> 7;
     state ^= state << 17;
-    Duration::from_millis(300 + state % 3000)
+    Duration::from_millis(300 + state % 9000)
 }
 
 /// Creates the job, and does what its user does.

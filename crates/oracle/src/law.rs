@@ -32,11 +32,17 @@ pub enum Law {
     /// No pod is created for a job that is over, suspended, being deleted or gone.
     I6,
     /// A job ends exactly when a limit is exceeded or enough is done, and no attempt starts before its delay is over.
+    ///
+    /// Kubernetes' own controller keeps the delay, where it is for the whole job, in its memory: after a restart pods start at
+    /// once, which breaks this.
     I7,
     /// Every pod has exactly one controller, and it is the job whose name and label the pod has.
     I8,
-    /// No pod is deleted that should live: its attempt is passed, or its job is over, suspended, being deleted or gone. (That
-    /// a delete names the uid of what it deletes is asked of the request, not of the history.)
+    /// No pod is deleted that should live: its attempt is passed, or its job is over, being deleted or gone. Asked where nobody
+    /// else deletes pods, or where the writers are known. (That a delete names the uid of what it deletes is asked of
+    /// the request, not of the history.)
+    ///
+    /// Not asked of Kubernetes' own controller, which deletes the pods of a job that fails before it says that it fails.
     I9,
     /// No finalizer stays on a pod whose job is over or gone.
     I10,
