@@ -100,35 +100,33 @@ impl Actor {
             return Ok(());
         }
         let what = || format!("read {} before it creates pods", record.key);
-        let found = match self.writer.job(&record.key).await {
-            Ok(found) => found.record().filter(|found| found.uid == record.uid),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(Error::write(what(), error)),
-        };
-        let is_so_still = found.as_ref().is_some_and(|found| found.version == record.version);
-        match found {
-            Some(found) => self.jobs.wrote(found),
-            None => self.jobs.is_gone(&record.key, &record.uid),
-        }
-        if is_so_still { Ok(()) } else { Err(Error::changed(what())) }
+        let found = self.reread(record).await.map_err(|error| Error::write(what(), error))?;
+        if found.is_some_and(|found| found.version == record.version) { Ok(()) } else { Err(Error::changed(what())) }
     }
 
     /// After a conflict the cache is behind: a fresh read ends the race sooner than the watch does.
     async fn stale(&self, record: &JobRecord, what: &str, error: WriteError) -> Error {
         // 422: the uid in a patch is not that of the job, so ours is gone.
         if error.is_conflict() || error.is_not_found() || error.is_invalid() {
-            match self.writer.job(&record.key).await {
-                Ok(fresh) => match fresh.record().filter(|fresh| fresh.uid == record.uid) {
-                    Some(fresh) => self.jobs.wrote(fresh),
-                    // One of that name was made since, whoever runs it: the watch tells of it.
-                    None => self.jobs.is_gone(&record.key, &record.uid),
-                },
-                Err(error) if error.is_not_found() => self.jobs.is_gone(&record.key, &record.uid),
-                // The watch will tell.
-                Err(_) => {}
-            }
+            // If it cannot be read, the watch will tell.
+            let _ = self.reread(record).await;
         }
         Error::write(format!("{what} of {}", record.key), error)
+    }
+
+    /// The job as the API server has it, which goes into the cache. None: it is gone, or no longer for us; one of that name
+    /// that was made since is another one, whoever runs it, and the watch tells of it.
+    async fn reread(&self, record: &JobRecord) -> Result<Option<JobRecord>, WriteError> {
+        let found = match self.writer.job(&record.key).await {
+            Ok(found) => found.record().filter(|found| found.uid == record.uid),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        match &found {
+            Some(found) => self.jobs.wrote(found.clone()),
+            None => self.jobs.is_gone(&record.key, &record.uid),
+        }
+        Ok(found)
     }
 }
 

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Error, bail};
 use batchjob_crd::keys;
 use futures::future::join_all;
 use kube::{Api, Client, Config};
@@ -26,12 +26,12 @@ use crate::args::OperatorArgs;
 use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::events::Recorder;
-use crate::lease::{Election, Elector, Term};
+use crate::lease::{Election, Elector, Term, Timing};
 use crate::metrics::Metrics;
 use crate::observe::job::{JobKey, WireBatchJob, WireManagedJob};
 use crate::observe::jobs::{JobSink, Jobs};
 use crate::observe::pods::{PodSink, Pods};
-use crate::observe::watch::{self, Progress, Reach};
+use crate::observe::watch::{self, Reach};
 use crate::observe::wire::{Place, WirePod};
 use crate::queue::Queue;
 use crate::sweep::Sweep;
@@ -82,6 +82,7 @@ pub struct Clients {
 /// An operator, whatever it runs on.
 pub struct Operator {
     args: OperatorArgs,
+    timing: Timing,
     clients: Clients,
     clock: Clock,
     identity: String,
@@ -101,8 +102,8 @@ enum Ended {
 
 impl Operator {
     pub fn new(args: OperatorArgs, clients: Clients, clock: Clock, identity: String) -> anyhow::Result<Operator> {
-        args.election_timing().map_err(|message| anyhow!(message))?;
         Ok(Operator {
+            timing: args.election_timing().map_err(Error::msg)?,
             args,
             clients,
             clock,
@@ -146,14 +147,13 @@ impl Operator {
         tracing::info!(jobs = self.jobs.count(), pods = self.pods.count(), "watching");
 
         let (end_election, election_is_over) = channel::channel(false);
-        let (election, elector) = self.election(election_is_over)?;
-        let mut elector = Tasks::of(elector);
+        let (election, mut elector) = self.election(election_is_over);
         loop {
             let term = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 ended = tasks.join_next() => bail!("a task has ended, which is a bug: {ended:?}"),
-                ended = elector.0.join_next() => bail!("the elector has ended, which is a bug: {ended:?}"),
+                Some(ended) = elector.join_next() => bail!("the elector has ended, which is a bug: {ended:?}"),
                 term = next_term(election.as_ref()) => term,
             };
             // Nothing is decided, and nothing let go, before every cache knows all that was written before the term.
@@ -178,7 +178,7 @@ impl Operator {
         }
         // Whoever comes next need not wait.
         let _ = end_election.send(true);
-        elector.0.join_next().await;
+        elector.join_next().await;
         tracing::info!("stopped");
         Ok(())
     }
@@ -189,37 +189,37 @@ impl Operator {
         let writer = Writer::new(client, self.args.max_requests_in_flight, self.args.request_timeout, term.clone());
         let actor = Actor { writer: writer.clone(), jobs: self.jobs.clone(), pods: self.pods.clone() };
         let (recorder, scribe) = Recorder::new(writer, self.metrics.clone(), &self.identity, self.clock.clone());
-        let mut scribe = Tasks::of(scribe);
+        let mut scribe = task(scribe);
         let sweep =
             Sweep { actor: actor.clone(), call: self.sweep_call.clone(), has_managed_jobs: self.args.managed_jobs };
-        let mut sweep = Tasks::of(sweep.run());
+        let mut sweep = task(sweep.run());
         // What happened while another one led is in the caches; whom it concerned is not known.
         self.queue.restart(self.jobs.keys());
         self.sweep_call.notify_one();
         let controller = Controller::new(actor, self.queue.clone(), recorder, self.metrics.clone(), self.clock.clone());
-        let mut passes = Tasks::of(Arc::new(controller).run(self.args.workers));
+        let mut passes = task(Arc::new(controller).run(self.args.workers));
         let ended = tokio::select! {
             biased;
             () = stop => Ended::Stopped,
             () = term.ended() => Ended::Term,
-            ended = passes.0.join_next() => bail!("the workers have ended, which is a bug: {ended:?}"),
-            ended = sweep.0.join_next() => bail!("the sweep has ended, which is a bug: {ended:?}"),
-            ended = scribe.0.join_next() => bail!("the scribe has ended, which is a bug: {ended:?}"),
+            ended = passes.join_next() => bail!("the workers have ended, which is a bug: {ended:?}"),
+            ended = sweep.join_next() => bail!("the sweep has ended, which is a bug: {ended:?}"),
+            ended = scribe.join_next() => bail!("the scribe has ended, which is a bug: {ended:?}"),
         };
-        sweep.0.shutdown().await;
+        sweep.shutdown().await;
         if matches!(ended, Ended::Stopped) {
             self.queue.close();
-            if tokio::time::timeout(SHUTDOWN, passes.0.join_next()).await.is_ok() {
+            if tokio::time::timeout(SHUTDOWN, passes.join_next()).await.is_ok() {
                 // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
-                let _ = tokio::time::timeout(LAST_EVENTS, scribe.0.join_next()).await;
+                let _ = tokio::time::timeout(LAST_EVENTS, scribe.join_next()).await;
             } else {
                 // Nothing is lost: every pass may be cut off between any two of its writes.
                 tracing::warn!("stopped in the middle of a pass, after {SHUTDOWN:?}");
             }
         }
         // No pass of this term may meet one of the next.
-        passes.0.shutdown().await;
-        scribe.0.shutdown().await;
+        passes.shutdown().await;
+        scribe.shutdown().await;
         Ok(ended)
     }
 
@@ -246,7 +246,7 @@ impl Operator {
             self.args.request_timeout,
             JobSink::new(self.jobs.clone(), notify.clone()),
             reach(),
-            self.progress("BatchJob"),
+            self.lists("BatchJob"),
         ));
         if self.args.managed_jobs {
             tasks.spawn(watch::run(
@@ -255,7 +255,7 @@ impl Operator {
                 self.args.request_timeout,
                 JobSink::new(self.jobs.clone(), notify),
                 reach(),
-                self.progress("Job"),
+                self.lists("Job"),
             ));
         }
         let notify = {
@@ -277,32 +277,22 @@ impl Operator {
             self.args.request_timeout,
             PodSink { pods: self.pods.clone(), notify },
             reach(),
-            self.progress("Pod"),
+            self.lists("Pod"),
         ));
         caches
     }
 
-    /// The election, if there is one, and the task that takes part in it.
-    fn election(
-        &self,
-        is_over: channel::Receiver<bool>,
-    ) -> anyhow::Result<(Option<Election>, impl Future<Output = ()> + Send + 'static)> {
-        let timing = self.args.election_timing().map_err(|message| anyhow!(message))?;
+    /// Takes part in the election, until told that it is over; None where there is no election.
+    fn election(&self, is_over: channel::Receiver<bool>) -> (Option<Election>, JoinSet<()>) {
+        let name = &self.args.leader_elect_resource_name;
+        self.metrics.leads(name, false);
+        if !self.args.leader_elect {
+            return (None, JoinSet::new());
+        }
         let flag = Some(&self.args.leader_elect_resource_namespace).filter(|namespace| !namespace.is_empty());
         let leases = Api::namespaced(self.clients.leasing.clone(), flag.unwrap_or(&self.clients.lease_namespace));
-        let name = &self.args.leader_elect_resource_name;
-        let (elector, election) = Elector::new(leases, name, &self.identity, timing, self.clock.clone());
-        let takes_part = self.args.leader_elect;
-        self.metrics.leads(name, false);
-        let elector = async move {
-            if takes_part {
-                elector.run(is_over).await;
-            } else {
-                let mut is_over = is_over;
-                let _ = is_over.wait_for(|&is_over| is_over).await;
-            }
-        };
-        Ok((takes_part.then_some(election), elector))
+        let (elector, election) = Elector::new(leases, name, &self.identity, self.timing, self.clock.clone());
+        (Some(election), task(elector.run(is_over)))
     }
 
     fn api<K>(&self) -> Api<K>
@@ -317,24 +307,17 @@ impl Operator {
     }
 
     /// Counts the lists of a watch.
-    fn progress(&self, kind: &'static str) -> impl Fn(Progress) + Send + use<> {
+    fn lists(&self, kind: &'static str) -> impl Fn() + Send + use<> {
         let metrics = self.metrics.clone();
-        move |progress| match progress {
-            Progress::Listing => metrics.relisted(kind),
-            Progress::Filled => {}
-        }
+        move || metrics.relisted(kind)
     }
 }
 
-/// Tasks that end with whoever waits for them.
-struct Tasks(JoinSet<()>);
-
-impl Tasks {
-    fn of(task: impl Future<Output = ()> + Send + 'static) -> Tasks {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(task);
-        Tasks(tasks)
-    }
+/// A task that ends with whoever waits for it.
+fn task(work: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    tasks
 }
 
 /// Who is alone leads for ever.

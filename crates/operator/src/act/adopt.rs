@@ -17,18 +17,9 @@ impl Actor {
         job: &Job,
         pods: impl Iterator<Item = &'a PodRef>,
     ) -> Result<(), Error> {
-        let found = match self.writer.job(&record.key).await {
-            Ok(found) => found.record(),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(Error::write(format!("read {} before it adopts pods", record.key), error)),
-        };
-        let Some(found) = found.filter(|found| found.uid == record.uid) else {
-            self.jobs.is_gone(&record.key, &record.uid);
-            return Ok(());
-        };
-        let is_deleted = found.is_deleted;
-        self.jobs.wrote(found);
-        if is_deleted {
+        let what = || format!("read {} before it adopts pods", record.key);
+        let found = self.reread(record).await.map_err(|error| Error::write(what(), error))?;
+        if found.is_none_or(|found| found.is_deleted) {
             return Ok(());
         }
         let adopted = at_once(pods.map(async |pod| {

@@ -60,15 +60,6 @@ pub trait Sink: Send {
     fn change(&mut self, change: Change<Self::Record>);
 }
 
-/// How far a watch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It begins, or begins anew, with a list.
-    Listing,
-    /// The cache has all of the list.
-    Filled,
-}
-
 /// Lets somebody wait until a cache knows all that was written before he asked.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
@@ -98,22 +89,21 @@ impl Reach {
     }
 }
 
-/// Never ends; an error is logged and what failed is tried again.
+/// Never ends; an error is logged and what failed is tried again. `lists` is called whenever it begins anew.
 pub async fn run<S: Sink>(
     api: Api<S::Wire>,
     selector: Option<&'static str>,
     request_timeout: Duration,
     mut sink: S,
     reach: Reach,
-    tell: impl Fn(Progress),
+    lists: impl Fn(),
 ) {
     let mut backoff = Backoff::default();
     loop {
-        tell(Progress::Listing);
+        lists();
         let asked = *reach.asked.borrow();
         match list(&api, selector, request_timeout, &mut sink).await {
             Ok(version) => {
-                tell(Progress::Filled);
                 reach.reached.send_replace(asked);
                 let began_at = Instant::now();
                 tokio::select! {
