@@ -3,28 +3,29 @@
 //! All kinds share etcd's revisions, so what five watches tell is one history. A watch that ends begins again where it
 //! ended; one that has missed something says so at the end.
 
+mod changes;
 mod timeline;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use batchjob_crd::BatchJob;
 use batchjob_oracle::{Change, End, Event, Object, Oracle, Promises, Violation};
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event as News;
-use kube::api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::support::wait_for;
+pub(crate) use changes::{changes, now, unpoisoned, version};
 
 /// How long it may take until everything that has happened is written down.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -184,30 +185,15 @@ impl Book {
 async fn follow(api: Api<DynamicObject>, kind: &'static str, mut version: String, book: Arc<Book>) {
     const PAUSE: Duration = Duration::from_millis(100);
     loop {
-        let Ok(events) = api.watch(&WatchParams::default(), &version).await else {
+        match changes(&api, &mut version, |change, object| book.write(kind, change, &object)).await {
+            Ok(()) => {}
+            Err(kube::Error::Api(status)) if status.code == 410 => {
+                let words = format!("changes of {kind}s are missing after version {version}: {}", status.message);
+                *unpoisoned(&book.broken) = Some(words);
+                return;
+            }
             // The API server is away.
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let mut events = std::pin::pin!(events);
-        while let Some(Ok(event)) = events.next().await {
-            let (change, object) = match event {
-                WatchEvent::Added(object) => (Change::Added, object),
-                WatchEvent::Modified(object) => (Change::Modified, object),
-                WatchEvent::Deleted(object) => (Change::Deleted, object),
-                WatchEvent::Bookmark(bookmark) => {
-                    version = bookmark.metadata.resource_version;
-                    continue;
-                }
-                WatchEvent::Error(error) if error.code == 410 => {
-                    let words = format!("changes of {kind}s are missing after version {version}: {}", error.message);
-                    *unpoisoned(&book.broken) = Some(words);
-                    return;
-                }
-                WatchEvent::Error(_) => break,
-            };
-            version = object.metadata.resource_version.clone().unwrap_or_default();
-            book.write(kind, change, &object);
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
@@ -240,19 +226,4 @@ impl History {
 
 fn place(meta: &kube::core::ObjectMeta) -> String {
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
-}
-
-/// A number that grows, by contract since Kubernetes 1.35 (KEP-5504).
-fn version(meta: &kube::core::ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
-}
-
-#[expect(clippy::disallowed_methods, reason = "who writes a history has a clock")]
-fn now() -> Timestamp {
-    Timestamp::now()
-}
-
-/// Whoever panicked while holding it leaves nothing half done behind: each change is one statement.
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

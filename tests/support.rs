@@ -1,13 +1,19 @@
-//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, and the operator as a process.
+//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, the CRD, the operator as a process, and
+//! the words of a kubelet that is played.
 
 mod helm;
 mod kubectl;
+pub mod kubelet;
 mod namespace;
 mod operator;
+mod served;
+mod stamp;
 mod wait;
 
 pub use helm::Helm;
 pub use kubectl::{Kubectl, Said};
 pub use namespace::Namespace;
 pub use operator::{Operator, image_archive, operator_binary};
+pub use served::serve_batch_jobs;
+pub use stamp::date_and_commit;
 pub use wait::wait_for;

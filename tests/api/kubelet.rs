@@ -6,15 +6,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use batchjob_tests::support::kubelet::{self, ago, condition, container};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// There is no such node: nobody asks.
-const NODE: &str = "node-1";
 /// How often it looks at the pods: a pod is bound, runs and ends at three looks.
 const LOOK: Duration = Duration::from_millis(40);
 
@@ -47,15 +45,7 @@ impl Drop for Playing {
 
 impl Kubelet {
     pub async fn bind(&self, pod: &Pod) -> Result<()> {
-        let binding = Binding {
-            metadata: ObjectMeta { name: pod.metadata.name.clone(), ..ObjectMeta::default() },
-            target: ObjectReference {
-                kind: Some("Node".to_owned()),
-                name: Some(NODE.to_owned()),
-                ..ObjectReference::default()
-            },
-        };
-        let _: Value = self.pods.create_subresource("binding", name(pod), &PostParams::default(), &binding).await?;
+        kubelet::bind(&self.pods, name(pod)).await?;
         Ok(())
     }
 
@@ -82,10 +72,8 @@ impl Kubelet {
     /// Something outside of it has ended it (an eviction, a preemption), so long ago.
     pub async fn is_disrupted(&self, pod: &Pod, before: Duration) -> Result<()> {
         let state = json!({ "terminated": { "exitCode": 143, "reason": "Error", "finishedAt": ago(before) } });
-        let main = json!({
-            "name": "main", "image": "none", "imageID": "", "restartCount": 0, "ready": false, "state": state,
-        });
-        let target = json!({ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": ago(before) });
+        let main = container("main", &state, 0);
+        let target = condition("DisruptionTarget", true, ago(before));
         let status = json!({ "status": { "phase": "Failed", "containerStatuses": [main], "conditions": [target] } });
         self.pods.patch_status(name(pod), &PatchParams::default(), &Patch::Merge(status)).await?;
         Ok(())
@@ -114,15 +102,10 @@ impl Kubelet {
         Ok(())
     }
 
-    async fn says(&self, pod: &Pod, phase: &str, state: &Value, container: Value) -> Result<()> {
-        let is_ready = state.get("running").is_some();
-        let mut main = json!({
-            "name": "main", "image": "none", "imageID": "", "restartCount": 0, "ready": is_ready, "state": state,
-        });
-        merge(&mut main, container);
-        let ready = json!({
-            "type": "Ready", "status": if is_ready { "True" } else { "False" }, "lastTransitionTime": ago(Duration::ZERO),
-        });
+    async fn says(&self, pod: &Pod, phase: &str, state: &Value, more: Value) -> Result<()> {
+        let mut main = container("main", state, 0);
+        merge(&mut main, more);
+        let ready = condition("Ready", state.get("running").is_some(), ago(Duration::ZERO));
         let status = json!({ "status": { "phase": phase, "containerStatuses": [main], "conditions": [ready] } });
         self.pods.patch_status(name(pod), &PatchParams::default(), &Patch::Merge(status)).await?;
         Ok(())
@@ -181,11 +164,4 @@ pub fn name(pod: &Pod) -> &str {
 
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
-
-/// In whole seconds, as times in objects are.
-#[expect(clippy::disallowed_methods, reason = "a kubelet has a clock")]
-fn ago(before: Duration) -> Timestamp {
-    let at = Timestamp::now() - before;
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::{BatchJob, BatchJobStatus, keys};
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
-use batchjob_tests::support::{Kubectl, Namespace, Operator, Said, wait_for};
+use batchjob_tests::support::{Namespace, Operator, Said, serve_batch_jobs, wait_for};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -39,11 +39,7 @@ async fn start() -> Result<Kubernetes> {
         ..Options::from(Size::Api)
     };
     let kubernetes = Kubernetes::start(options).await?;
-    let kubectl = Kubectl::new(&kubernetes, "default");
-    kubectl.run(&["apply", "-f", &repository("crds/batchjobs.yaml").display().to_string()])?;
-    // `kubectl wait --for=condition=Established` fails while the new CRD has no conditions at all.
-    let jobs: Api<BatchJob> = Api::default_namespaced(kubernetes.client().await?);
-    wait_for("BatchJobs are served", SOON, async || Ok(jobs.list(&ListParams::default()).await.ok())).await?;
+    serve_batch_jobs(&kubernetes).await?;
     Ok(kubernetes)
 }
 

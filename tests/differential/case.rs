@@ -159,9 +159,9 @@ impl Case {
 
     /// Seconds that a pod of the slot has been ready for: different for each, so that it is certain which of them a
     /// smaller parallelism stops (`ActivePods` in `pkg/controller/controller_utils.go`).
-    pub fn ready_for(&self, slot: u32) -> i64 {
+    pub fn ready_for(&self, slot: u32) -> u64 {
         let shuffled = Random::of(&[self.seed, 4, slot.into()]).below(500);
-        3600 + i64::try_from(shuffled).unwrap_or_default() * 10 + i64::from(slot)
+        3600 + shuffled * 10 + u64::from(slot)
     }
 
     pub fn has_containers(&self) -> Containers {

@@ -1,8 +1,10 @@
 //! Plays the kubelet: says of a pod what it would say. Unlike the real one it knows at once, and everything ended long
 //! ago, so that no retry delay is left to wait for: both controllers count the delay from the end that the pod tells.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use batchjob_tests::support::kubelet::{self, ago, condition};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Error, ResourceExt as _};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 use crate::case::{BY_SIGNAL_CODE, Containers, End, OWN_CONDITION};
 
 /// Longer than the longest retry delay, which is 10 minutes.
-const LONG_AGO: SignedDuration = SignedDuration::from_mins(15);
+const LONG_AGO: Duration = Duration::from_secs(15 * 60);
 
 pub struct Kubelet<'a> {
     pub pods: &'a Api<Pod>,
@@ -20,11 +22,11 @@ pub struct Kubelet<'a> {
 
 impl Kubelet<'_> {
     /// All its containers run, and it has been ready for so many seconds.
-    pub async fn runs(&self, pod: &Pod, restarts: u32, ready_for: i64) -> Result<()> {
-        let running = json!({ "running": { "startedAt": before(LONG_AGO) } });
+    pub async fn runs(&self, pod: &Pod, restarts: u32, ready_for: u64) -> Result<()> {
+        let running = json!({ "running": { "startedAt": ago(LONG_AGO) } });
         let mut containers = vec![container("main", &running, restarts)];
         containers.extend(self.has.extra.then(|| container("extra", &running, 0)));
-        let conditions = json!([condition("Ready", "True", SignedDuration::from_secs(ready_for))]);
+        let conditions = json!([condition("Ready", true, ago(Duration::from_secs(ready_for)))]);
         let init = self.init(&terminated(0));
         self.says(pod, json!({
             "phase": "Running", "conditions": conditions, "containerStatuses": containers, "initContainerStatuses": init,
@@ -34,11 +36,11 @@ impl Kubelet<'_> {
 
     /// It runs on, but has not been ready for long.
     pub async fn is_unready(&self, pod: &Pod) -> Result<()> {
-        self.says(pod, json!({ "conditions": [condition("Ready", "False", LONG_AGO)] })).await
+        self.says(pod, json!({ "conditions": [condition("Ready", false, ago(LONG_AGO))] })).await
     }
 
     pub async fn ends(&self, pod: &Pod, end: End) -> Result<()> {
-        let mut conditions = vec![condition("Ready", "False", LONG_AGO)];
+        let mut conditions = vec![condition("Ready", false, ago(LONG_AGO))];
         let mut init = self.init(&terminated(0));
         let (phase, containers) = match end {
             End::Success => ("Succeeded", self.containers(&terminated(0), &terminated(0))),
@@ -54,14 +56,14 @@ impl Kubelet<'_> {
             }
             End::Init { exit_code } => ("Failed", self.containers(&terminated(exit_code), &terminated(0))),
             End::Evicted { says_of_containers } => {
-                conditions.push(condition("DisruptionTarget", "True", LONG_AGO));
+                conditions.push(condition("DisruptionTarget", true, ago(LONG_AGO)));
                 match says_of_containers {
                     true => ("Failed", self.containers(&terminated(137), &terminated(137))),
                     false => ("Failed", json!([])),
                 }
             }
             End::Condition => {
-                conditions.push(condition(OWN_CONDITION, "True", LONG_AGO));
+                conditions.push(condition(OWN_CONDITION, true, ago(LONG_AGO)));
                 ("Failed", self.containers(&terminated(1), &terminated(0)))
             }
         };
@@ -115,11 +117,9 @@ fn gone_or(answer: kube::Result<()>) -> Result<()> {
     }
 }
 
+/// With what it came to before, if it was restarted.
 fn container(name: &str, state: &Value, restarts: u32) -> Value {
-    let is_ready = state.get("running").is_some();
-    let mut status = json!({
-        "name": name, "image": "none", "imageID": "", "restartCount": restarts, "ready": is_ready, "state": state,
-    });
+    let mut status = kubelet::container(name, state, u64::from(restarts));
     if restarts > 0 {
         status["lastState"] = terminated(1);
     }
@@ -128,16 +128,5 @@ fn container(name: &str, state: &Value, restarts: u32) -> Value {
 
 fn terminated(exit_code: i32) -> Value {
     let reason = if exit_code == 0 { "Completed" } else { "Error" };
-    json!({ "terminated": { "exitCode": exit_code, "reason": reason, "finishedAt": before(LONG_AGO) } })
-}
-
-fn condition(type_: &str, status: &str, since: SignedDuration) -> Value {
-    json!({ "type": type_, "status": status, "lastTransitionTime": before(since) })
-}
-
-/// In whole seconds, as times in objects are.
-#[expect(clippy::disallowed_methods, reason = "a kubelet has a clock")]
-fn before(duration: SignedDuration) -> Timestamp {
-    let at = Timestamp::now() - duration;
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+    json!({ "terminated": { "exitCode": exit_code, "reason": reason, "finishedAt": ago(LONG_AGO) } })
 }

@@ -20,16 +20,13 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use batchjob_crd::BatchJob;
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
-use batchjob_tests::support::{Kubectl, Namespace, Operator, wait_for};
+use batchjob_tests::support::{Namespace, Operator, serve_batch_jobs};
 use clap::Parser;
 use futures::StreamExt as _;
-use kube::Api;
-use kube::api::ListParams;
 
 use case::{Case, Field};
 use compare::{Verdict, compare, side_by_side};
@@ -81,13 +78,7 @@ async fn main() -> Result<()> {
         ..Options::from(Size::Api)
     };
     let kubernetes = Kubernetes::start(options).await?;
-    let kubectl = Kubectl::new(&kubernetes, "default");
-    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/batchjobs.yaml")])?;
-    let served: Api<BatchJob> = Api::all(kubernetes.client().await?);
-    wait_for("BatchJobs are served", Duration::from_secs(60), async || {
-        Ok(served.list(&ListParams::default()).await.ok())
-    })
-    .await?;
+    serve_batch_jobs(&kubernetes).await?;
     let manages = arguments.doors.contains(&Door::ManagedJob);
     let flags: &[&str] = if manages { &["--managed-jobs", "true"] } else { &[] };
     let operator = Operator::start(&kubernetes, flags).await?;

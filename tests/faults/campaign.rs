@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use batchjob_crd::BatchJob;
 use futures::stream::{self, StreamExt as _};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use super::plan::{Plan, of_two_kills, of_views, of_writes};
 use super::run::{Place, Played};
 use super::workload;
 use crate::kubernetes::{Kubernetes, Options, Size};
-use crate::support::{Kubectl, Namespace, wait_for};
+use crate::support::{Namespace, serve_batch_jobs, wait_for};
 
 /// So many runs without faults say what differs from run to run.
 const N_REFERENCES: usize = 3;
@@ -32,13 +32,7 @@ pub async fn kubernetes() -> Result<Kubernetes> {
         ..Options::from(Size::Api)
     };
     let kubernetes = Kubernetes::start(options).await?;
-    let kubectl = Kubectl::new(&kubernetes, "default");
-    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/batchjobs.yaml")])?;
-    let jobs: Api<BatchJob> = Api::all(kubernetes.client().await?);
-    wait_for("BatchJobs are served", Duration::from_secs(60), async || {
-        Ok(jobs.list(&ListParams::default()).await.ok())
-    })
-    .await?;
+    serve_batch_jobs(&kubernetes).await?;
     until_collected(&kubernetes).await?;
     Ok(kubernetes)
 }
@@ -92,7 +86,7 @@ impl<'a> Campaign<'a> {
         let missing = workloads.iter().filter(|&&name| !self.references.contains_key(name));
         let plans: Vec<Plan> = missing.flat_map(|name| (0..N_REFERENCES).map(|_| Plan::without_faults(name))).collect();
         let mut runs: BTreeMap<String, Vec<Played>> = BTreeMap::new();
-        for played in self.play_all(plans, |_| {}).await? {
+        for played in self.play_all(plans).await? {
             runs.entry(played.plan.workload.clone()).or_default().push(played);
         }
         self.references.extend(runs.into_iter().map(|(workload, runs)| (workload, Reference::of(&runs))));
@@ -140,13 +134,9 @@ impl<'a> Campaign<'a> {
         }
     }
 
-    async fn play_all(&self, plans: Vec<Plan>, mut tell: impl FnMut(&Played)) -> Result<Vec<Played>> {
+    async fn play_all(&self, plans: Vec<Plan>) -> Result<Vec<Played>> {
         let mut all = Vec::new();
-        self.play_each(plans, |played| {
-            tell(&played);
-            all.push(played);
-        })
-        .await?;
+        self.play_each(plans, |played| all.push(played)).await?;
         Ok(all)
     }
 
@@ -188,7 +178,6 @@ pub struct Summary {
     /// By class of fault, for those that came about.
     pub classes: BTreeMap<&'static str, u64>,
     pub slowest: Duration,
-    pub began_at: Option<Instant>,
 }
 
 impl Summary {

@@ -2,17 +2,19 @@
 //! says: no retry delay is left, however long.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::workload::End;
 use super::world::{PodView, World};
+use crate::support::kubelet::{ago, bind, condition, container, gone_or};
 
-const LONG_AGO: SignedDuration = SignedDuration::from_mins(20);
+const LONG_AGO: Duration = Duration::from_secs(20 * 60);
 
 /// How the signal ends a container that is told to go.
 const BY_SIGNAL: i32 = 143;
@@ -84,7 +86,7 @@ impl Kubelet {
     ) -> Result<()> {
         let running = json!({ "running": { "startedAt": long_ago() } });
         match word {
-            Word::Bound => gone_or(self.bind(&pod.name).await),
+            Word::Bound => gone_or(bind(&self.pods, &pod.name).await),
             Word::Runs => self.patch(pod, "Running", &running, 0).await,
             Word::RunsAgain(restarts) => self.patch(pod, "Running", &running, restarts).await,
             Word::Crashed(restarts) => {
@@ -106,42 +108,18 @@ impl Kubelet {
         }
     }
 
-    async fn bind(&self, name: &str) -> kube::Result<()> {
-        let target =
-            ObjectReference { kind: Some("Node".to_owned()), name: Some("node-1".to_owned()), ..Default::default() };
-        let metadata = ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
-        let binding = Binding { metadata, target };
-        let _: Value = self.pods.create_subresource("binding", name, &PostParams::default(), &binding).await?;
-        Ok(())
-    }
-
     async fn patch(&self, pod: &PodView, phase: &str, state: &Value, restarts: u64) -> Result<()> {
-        let is_ready = state.get("running").is_some();
-        let mut main = json!({
-            "name": "main", "image": "none", "imageID": "", "restartCount": restarts, "ready": is_ready, "state": state,
-        });
+        let mut main = container("main", state, restarts);
         if restarts > 0 || state.get("waiting").is_some() {
             main["lastState"] = json!({ "terminated": { "exitCode": 1, "reason": "Error", "finishedAt": long_ago() } });
         }
-        let ready = json!({
-            "type": "Ready", "status": if is_ready { "True" } else { "False" }, "lastTransitionTime": long_ago(),
-        });
+        let ready = condition("Ready", state.get("running").is_some(), long_ago());
         let status = json!({ "status": { "phase": phase, "containerStatuses": [main], "conditions": [ready] } });
         let patched = self.pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(status)).await;
         gone_or(patched.map(drop))
     }
 }
 
-/// A pod may have gone meanwhile.
-fn gone_or(answer: kube::Result<()>) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-/// In whole seconds, as times in objects are.
 fn long_ago() -> Timestamp {
-    let at = super::world::now() - LONG_AGO;
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
+    ago(LONG_AGO)
 }

@@ -2,17 +2,19 @@
 //!
 //! `make faults` plays all plans about writes and a thousand about views. `--plan NAME` plays one, with its history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use batchjob_oracle::Report;
 use batchjob_tests::faults::campaign::{Campaign, Summary, Verdict, kubernetes};
 use batchjob_tests::faults::plan::{Plan, pick};
 use batchjob_tests::faults::run::Played;
 use batchjob_tests::faults::workload::WORKLOADS;
+use batchjob_tests::kubernetes::Kubernetes;
+use batchjob_tests::support::date_and_commit;
 use clap::Parser;
 
 /// Plays plans: a workload, and what goes wrong between the operator and the API server
@@ -60,7 +62,7 @@ async fn main() -> Result<ExitCode> {
 }
 
 /// Answers with how many plans were violated.
-async fn play(arguments: &Arguments, kubernetes: &batchjob_tests::kubernetes::Kubernetes) -> Result<u64> {
+async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
     let mut campaign = Campaign::new(kubernetes, arguments.at_once, Duration::from_secs(arguments.quiet)).await?;
     let only = arguments.only.iter().map(|plan| read(plan)).collect::<Result<Vec<_>>>()?;
     let workloads: BTreeSet<&str> = if only.is_empty() {
@@ -178,10 +180,8 @@ async fn play_all(
 }
 
 fn report(about: &About, summary: &Summary, took: Duration, n_all: usize) -> Result<Report> {
-    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().context("start git")?;
-    let mut counts = [("plans".to_owned(), summary.n_plans - summary.n_not_begun)]
-        .into_iter()
-        .collect::<std::collections::BTreeMap<_, _>>();
+    let (date, commit) = date_and_commit()?;
+    let mut counts = BTreeMap::from([("plans".to_owned(), summary.n_plans - summary.n_not_begun)]);
     counts.extend(summary.classes.iter().map(|(class, n)| (class.replace(' ', "-"), *n)));
     Ok(Report {
         name: about.name.to_owned(),
@@ -191,19 +191,14 @@ fn report(about: &About, summary: &Summary, took: Duration, n_all: usize) -> Res
         counts,
         seconds: took.as_secs(),
         violations: summary.n_violated,
-        date: today(),
-        commit: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        date,
+        commit,
         details: vec![
             format!("{n_all} plans are enumerated from {} workloads.", WORKLOADS.len()),
             format!("{} more were begun whose fault never came about.", summary.n_not_begun),
             format!("The longest time from a fault to the end of everything was {:.1?}.", summary.slowest),
         ],
     })
-}
-
-#[expect(clippy::disallowed_methods, reason = "a report has a date")]
-fn today() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
 fn read(plan: &str) -> Result<Plan> {

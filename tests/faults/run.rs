@@ -24,6 +24,8 @@ use super::proxy::{Proxy, Told, Written};
 use super::workload::{Does, Step, Workload, of_name};
 use super::world::{Happened, History, World};
 use crate::kubernetes::Kubernetes;
+use crate::recorder::now;
+use crate::support::kubelet::gone_or;
 use crate::support::{Namespace, Operator, wait_for};
 
 /// How long a plan may take in all.
@@ -213,7 +215,7 @@ impl<'a> Run<'a> {
                 if self.proxy.is_going() {
                     self.quiet_since = None;
                 }
-                let since = || (Instant::now(), super::world::now(), self.proxy.n_writes());
+                let since = || (Instant::now(), now(), self.proxy.n_writes());
                 let (since, _, n_writes) = *self.quiet_since.get_or_insert_with(since);
                 if self.hears_late && self.proxy.n_writes() > n_writes {
                     // What was seen late may be answered late; all must have been within the time for coming to the end.
@@ -318,7 +320,7 @@ impl<'a> Run<'a> {
         }
         let over_at = self.over_at.unwrap_or_else(Instant::now);
         let since = self.proxy.faults_ended_at().unwrap_or(self.began_at);
-        let ended_at = super::world::now();
+        let ended_at = now();
         Ok(Played {
             plan,
             happened,
@@ -377,13 +379,6 @@ where
 {
     let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     gone_or(api.patch(name, &PatchParams::default(), &free).await.map(drop))
-}
-
-fn gone_or(answer: kube::Result<()>) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 /// It cannot be copied.

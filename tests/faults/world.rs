@@ -1,22 +1,21 @@
 //! Everything that has happened to the jobs and pods of one namespace, in order; and how it is now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use batchjob_crd::{BatchJob, keys};
-use futures::TryStreamExt as _;
+use batchjob_oracle::Change;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::{Client, Resource as _};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::fault::Kind;
-use batchjob_oracle::Change;
+use crate::recorder::{changes, now, unpoisoned, version};
 
 /// One thing that happened to one object.
 #[derive(Clone, Debug)]
@@ -215,33 +214,23 @@ impl Inner {
     }
 }
 
+/// Ends only with what makes a gap in the history.
 async fn watch(api: Api<DynamicObject>, kind: Kind, from: String, mut tell: impl FnMut(Happened)) -> Result<()> {
-    let mut version = from;
+    let (api_version, name) = match kind {
+        Kind::BatchJobs => (BatchJob::api_version(&()), BatchJob::kind(&())),
+        Kind::Jobs => (Job::api_version(&()), Job::kind(&())),
+        Kind::Pods | Kind::All => (Pod::api_version(&()), Pod::kind(&())),
+    };
+    let mut from = from;
     loop {
-        let events = api.watch(&WatchParams::default(), &version).await?;
-        let mut events = pin!(events);
-        while let Some(event) = events.try_next().await? {
-            let (change, object) = match event {
-                WatchEvent::Added(object) => (Change::Added, object),
-                WatchEvent::Modified(object) => (Change::Modified, object),
-                WatchEvent::Deleted(object) => (Change::Deleted, object),
-                WatchEvent::Bookmark(bookmark) => {
-                    version = bookmark.metadata.resource_version;
-                    continue;
-                }
-                WatchEvent::Error(error) => bail!("the watch broke: {error:?}"),
-            };
-            version = object.metadata.resource_version.clone().context("a version")?;
-            let mut object = serde_json::to_value(object)?;
-            let (group, name) = match kind {
-                Kind::BatchJobs => (BatchJob::api_version(&()), BatchJob::kind(&())),
-                Kind::Jobs => (Job::api_version(&()), Job::kind(&())),
-                Kind::Pods | Kind::All => (Pod::api_version(&()), Pod::kind(&())),
-            };
-            object["apiVersion"] = group.as_ref().into();
+        let heard = changes(&api, &mut from, |change, object| {
+            let revision = version(&object.metadata);
+            let mut object = serde_json::to_value(object).unwrap_or_default();
+            object["apiVersion"] = api_version.as_ref().into();
             object["kind"] = name.as_ref().into();
-            tell(Happened { revision: version.parse()?, at: now(), kind, change, object: Arc::new(object) });
-        }
+            tell(Happened { revision, at: now(), kind, change, object: Arc::new(object) });
+        });
+        heard.await?;
     }
 }
 
@@ -249,15 +238,6 @@ async fn watch(api: Api<DynamicObject>, kind: Kind, from: String, mut tell: impl
 pub fn pod_names(happened: &[Happened]) -> BTreeSet<&str> {
     let pods = happened.iter().filter(|happened| happened.kind == Kind::Pods);
     pods.filter_map(|happened| happened.object["metadata"]["name"].as_str()).collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "whoever writes a history down has a clock")]
-pub(crate) fn now() -> Timestamp {
-    Timestamp::now()
-}
-
-fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use batchjob_crd::keys;
+use batchjob_tests::support::kubelet::{ago, condition, container, gone_or};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, Error, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::workload::End;
@@ -109,17 +110,9 @@ impl Kubelet {
     }
 }
 
-/// A pod may have gone meanwhile, and another have its name.
-fn gone_or(answer: kube::Result<()>) -> Result<()> {
-    match answer {
-        Err(Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Ok(other?),
-    }
-}
-
 fn running() -> Value {
     let state = json!({ "running": { "startedAt": now() } });
-    json!({ "phase": "Running", "conditions": [ready("True")], "containerStatuses": [main(&state, true)] })
+    json!({ "phase": "Running", "conditions": [ready(true)], "containerStatuses": [container("main", &state, 0)] })
 }
 
 fn ended(end: End) -> Option<Value> {
@@ -130,25 +123,18 @@ fn ended(end: End) -> Option<Value> {
         End::Never => return None,
     };
     let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
-    let mut conditions = vec![ready("False")];
+    let mut conditions = vec![ready(false)];
     if end == End::Disruption {
-        conditions.push(json!({ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": now() }));
+        conditions.push(condition("DisruptionTarget", true, now()));
     }
     let state = json!({ "terminated": { "exitCode": exit_code, "reason": "Ended", "finishedAt": now() } });
-    Some(json!({ "phase": phase, "conditions": conditions, "containerStatuses": [main(&state, false)] }))
+    Some(json!({ "phase": phase, "conditions": conditions, "containerStatuses": [container("main", &state, 0)] }))
 }
 
-fn ready(status: &str) -> Value {
-    json!({ "type": "Ready", "status": status, "lastTransitionTime": now() })
+fn ready(is_true: bool) -> Value {
+    condition("Ready", is_true, now())
 }
 
-fn main(state: &Value, is_ready: bool) -> Value {
-    json!({ "name": "main", "image": "none", "imageID": "", "restartCount": 0, "ready": is_ready, "state": state })
-}
-
-/// In whole seconds, as times in objects are.
-#[expect(clippy::disallowed_methods, reason = "a kubelet has a clock")]
 fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
+    ago(Duration::ZERO)
 }

@@ -10,15 +10,14 @@ mod workload;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use batchjob_crd::{BatchJob, keys};
 use batchjob_oracle::{Controller, End, Law, Promises, Report, Violation};
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::recorder::{History, Recorder};
-use batchjob_tests::support::{Kubectl, Namespace, wait_for};
+use batchjob_tests::support::{Namespace, Operator, date_and_commit, serve_batch_jobs, wait_for};
 use clap::Parser;
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
@@ -99,14 +98,8 @@ async fn main() -> Result<()> {
         ..Options::from(Size::Api)
     };
     let kubernetes = Kubernetes::start(options).await?;
-    let kubectl = Kubectl::new(&kubernetes, "default");
-    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/batchjobs.yaml")])?;
+    serve_batch_jobs(&kubernetes).await?;
     let client = kubernetes.client().await?;
-    let served: Api<BatchJob> = Api::all(client.clone());
-    wait_for("BatchJobs are served", Duration::from_secs(60), async || {
-        Ok(served.list(&ListParams::default()).await.ok())
-    })
-    .await?;
 
     let mut found = Findings::default();
     let kubelet = Kubelet::new(client.clone(), script);
@@ -177,11 +170,7 @@ async fn play_all(kubernetes: &Kubernetes, client: &Client, arguments: &Argument
     Ok(())
 }
 
-async fn replace(
-    kubernetes: &Kubernetes,
-    manager: &mut Manager,
-    operator: batchjob_tests::support::Operator,
-) -> Result<batchjob_tests::support::Operator> {
+async fn replace(kubernetes: &Kubernetes, manager: &mut Manager, operator: Operator) -> Result<Operator> {
     operator.kill()?;
     manager.restart(kubernetes).await?;
     controller::operator(kubernetes).await
@@ -328,13 +317,7 @@ impl Findings {
             ("kills", arguments.rounds.saturating_sub(1) * KILLS),
             ("events", ours().map(|found| found.n_events).sum()),
         ];
-        let git = |arguments: &[&str]| -> Result<String> {
-            let output = Command::new("git").args(arguments).output()?;
-            if !output.status.success() {
-                bail!("git {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-            }
-            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-        };
+        let (date, commit) = date_and_commit()?;
         Ok(Report {
             name: "laws".to_owned(),
             promise: "A job keeps every law although its controller is killed on the way".to_owned(),
@@ -347,8 +330,8 @@ impl Findings {
             counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             seconds: took.as_secs(),
             violations: ours().map(n).sum(),
-            date: git(&["log", "-1", "--format=%cs"])?,
-            commit: git(&["rev-parse", "--short=12", "HEAD"])?,
+            date,
+            commit,
             details: self.details(),
         })
     }

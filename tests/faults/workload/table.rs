@@ -5,6 +5,18 @@ use serde_json::json;
 
 use super::{Does, End, Step, Workload, batch_job, managed_job, pod};
 
+const SUSPEND: Step = Step {
+    what: "suspend, once two pods run",
+    when: |world| world.n_running("etl") == 2,
+    does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": true } }) },
+};
+
+const RESUME: Step = Step {
+    what: "resume, once all pods are gone",
+    when: |world| world.is("etl", "Suspended") && world.pods.is_empty(),
+    does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": false } }) },
+};
+
 pub static WORKLOADS: &[Workload] = &[
     Workload {
         name: "one",
@@ -87,26 +99,10 @@ pub static WORKLOADS: &[Workload] = &[
         jobs: || vec![batch_job("etl", json!({ "completions": 3, "parallelism": 2 }))],
         end: |world, _| if world.n_steps == 4 { End::Succeeds } else { End::Runs },
         steps: &[
-            Step {
-                what: "suspend, once two pods run",
-                when: |world| world.n_running("etl") == 2,
-                does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": true } }) },
-            },
-            Step {
-                what: "resume, once all pods are gone",
-                when: |world| world.is("etl", "Suspended") && world.pods.is_empty(),
-                does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": false } }) },
-            },
-            Step {
-                what: "suspend again, once two pods run",
-                when: |world| world.n_running("etl") == 2,
-                does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": true } }) },
-            },
-            Step {
-                what: "resume again, once all pods are gone",
-                when: |world| world.is("etl", "Suspended") && world.pods.is_empty(),
-                does: Does::Change { job: "etl", patch: || json!({ "spec": { "suspend": false } }) },
-            },
+            SUSPEND,
+            RESUME,
+            Step { what: "suspend again, once two pods run", ..SUSPEND },
+            Step { what: "resume again, once all pods are gone", ..RESUME },
         ],
         is_over: |world| world.is_over("etl"),
     },
