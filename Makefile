@@ -75,6 +75,7 @@ CLUSTER_TEST = cargo test --locked --package batchjob-tests
 test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(FAULTS) --plans 200 --views 100 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
