@@ -23,6 +23,7 @@
 //! | `writes` | what the operator writes is refused or comes too late, and nothing is lost or counted twice |
 //! | `both` | the stage for what is asked of a BatchJob and of a managed Job alike |
 //! | `refusal` | updates that the API server refuses for a while |
+//! | `in_memory` | the simulation's API server answers as the real one: random requests to both |
 //!
 //! All share one cluster; each has a namespace and, where it needs one, an operator that watches that namespace alone.
 //! There is no kubelet: the tests play it (`kubelet`). Nothing sleeps for a time: that something does not happen is
@@ -37,6 +38,7 @@ mod deletion;
 mod door;
 mod elastic;
 mod faults;
+mod in_memory;
 mod kill;
 mod kubelet;
 mod leader;

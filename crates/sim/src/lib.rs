@@ -1,0 +1,3 @@
+//! The operator under every fault, in virtual time: an API server in memory, and worlds that are played on it.
+
+pub mod apiserver;
