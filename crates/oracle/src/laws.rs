@@ -89,6 +89,9 @@ pub(crate) fn see_pod(state: &mut JobState, change: Change, pod: &Pod, moment: &
             release::judge(state, change, pod, moment);
             take_out(state, pod);
             if let Some(known) = state.pods.get_mut(&pod.meta.uid) {
+                // A container that is started again is a retry, and told as one.
+                let n_failures = pod.n_failures_in_place.saturating_sub(known.pod.n_failures_in_place);
+                state.written.n_retries += n_failures as usize;
                 known.pod = pod.clone();
             }
         }
@@ -154,7 +157,8 @@ fn learn(state: &mut JobState, pod: &Pod) {
             (before, now) => before.or(now),
         };
     }
-    let is_held = pod.is_held;
+    // A job that is being deleted lets its pods go at once, and may still be told how they end.
+    let is_held = pod.is_held || state.job.meta.deletion.is_some();
     if pod.phase == Phase::Succeeded && is_held {
         if let Some(id) = known.id
             && !state.ledger.completed.contains(id.index)

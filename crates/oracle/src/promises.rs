@@ -14,6 +14,12 @@ pub struct Promises {
     /// an attempt that is passed, or one more than parallelism allows or after the end, may appear; it is to be deleted
     /// and never counted.
     pub late_creates: bool,
+    /// Two operators believe that they lead, each with a view of its own: for as long as the views differ they tell by turns
+    /// how many pods are active and ready, and how much is written is not judged; and one may end a job while it has not seen
+    /// a pod that the other has just started, whose success is then not counted.
+    pub rivals: bool,
+    /// So many statuses more may be written about a job, where it is refused, unanswered and refused again.
+    pub spare_statuses: usize,
     /// Others delete pods, by force too: users, evictions, the garbage of a node that is gone.
     pub deletions: bool,
     /// Others take finalizers, labels and owners off pods, or write into statuses.
@@ -37,6 +43,8 @@ impl Default for Promises {
         Promises {
             controller: Controller::Ours,
             late_creates: false,
+            rivals: false,
+            spare_statuses: 0,
             deletions: false,
             tampering: false,
             in_flight: None,

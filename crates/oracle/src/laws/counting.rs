@@ -33,7 +33,9 @@ pub(crate) fn count(state: &mut JobState, new: &Job, ledger: &Ledger, moment: &m
         None => state.unpassed.keys().filter(|id| is_over || ledger.is_passed(id.index, id.attempt)).copied().collect(),
     };
     if !moment.promises.tampering {
-        let judge = Judge::new(state, new, ledger, &passed);
+        let mut judge = Judge::new(state, new, ledger, &passed);
+        // A rival may have started what this one has not seen.
+        judge.may_stop |= is_over && moment.promises.rivals;
         let broken = judge.all();
         for (law, what) in broken {
             moment.broken(law, state.place(), what);

@@ -146,6 +146,9 @@ fn ask_job(state: &JobState, moment: &Moment<'_>, wrong: &mut Vec<(Law, String)>
 /// The delay after the failure before. Both that failure and the create may not be in the status yet: creates come first.
 fn ask_delay(state: &JobState, new: &PodState, moment: &mut Moment<'_>) {
     let (Some(id), Some(skew)) = (new.id, moment.promises.clock_skew) else { return };
+    if new.is_passed && moment.promises.late_creates {
+        return;
+    }
     let open = state.ledger.open.get(id.index);
     let n_before = open.map_or(0, |open| open.failures.saturating_add(open.ignored));
     let next = open.map_or(1, |open| open.next_attempt);

@@ -57,14 +57,16 @@ fn ask_release(state: &JobState, known: &PodState, pod: &Pod, moment: &Moment<'_
         true => !known.pod.may_still_tell(),
         false => !pod.may_still_tell(),
     };
+    let is_late = known.is_late && moment.promises.late_creates;
     if !has_told && !is_let_go {
         broken.push((Law::I3, format!("{id} is let go before it has come to an end")));
-    } else if has_told && !known.is_passed && state.unpassed.contains_key(&id) {
+    } else if has_told && !known.is_passed && state.unpassed.contains_key(&id) && !state.is_let_go() && !is_late {
+        // A job that is being deleted lets its pods go as it sees them: of one that has ended since, nobody is left to ask.
         broken.push((Law::I3, format!("{id} is let go before it is counted")));
     }
     let has_succeeded = pod.phase == Phase::Succeeded && !known.is_told && pod.meta.deletion.is_none();
-    let is_late = known.is_late && moment.promises.late_creates;
-    if has_succeeded && !state.ledger.completed.contains(id.index) && !is_late {
+    let is_unseen = moment.promises.rivals && state.finished_at.is_some();
+    if has_succeeded && !state.ledger.completed.contains(id.index) && !is_late && !is_unseen && !state.is_let_go() {
         broken.push((Law::I3, format!("{id} has succeeded, and is let go without that being counted")));
     }
 }

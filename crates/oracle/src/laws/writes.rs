@@ -21,10 +21,13 @@ pub(crate) fn see_status(state: &mut JobState, new: &Job, moment: &mut Moment<'_
     if new.status_bytes > MAX_STATUS_BYTES {
         moment.broken(Law::I15, place.clone(), format!("its status has {} bytes", new.status_bytes));
     }
+    if moment.promises.rivals {
+        return;
+    }
     let written = &mut state.written;
     written.n_statuses += 1;
     // An edit may be answered, and taken back, and answered again.
-    let most = 4 + 3 * written.n_pods + 2 * written.n_retries + 4 * written.n_edits;
+    let most = 4 + 3 * written.n_pods + 2 * written.n_retries + 4 * written.n_edits + moment.promises.spare_statuses;
     if written.n_statuses == most + 1 {
         let words = format!("the {}th status, with {} pods and {} edits", most + 1, written.n_pods, written.n_edits);
         moment.broken(Law::I14, place.clone(), words);
