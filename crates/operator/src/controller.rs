@@ -32,6 +32,10 @@ const STATUS_REST: Duration = Duration::from_millis(500);
 /// How long a job that we cannot bear is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 
+/// A job that waits for a time is looked at at least so often: the clock may have been wrong when it began to wait, and have
+/// been set right since.
+const LONGEST_SLEEP: Duration = Duration::from_mins(5);
+
 /// Runs passes.
 pub struct Controller {
     pub actor: Actor,
@@ -189,6 +193,5 @@ fn pace(n_pods: usize) -> Option<Duration> {
 /// When `at` is on the clock that timers go by. Never early: a timer that fires before its time decides nothing.
 fn instant_of(at: Timestamp, now: Timestamp) -> Instant {
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    // Far beyond any job; an Instant cannot go arbitrarily far.
-    Instant::now() + wait.min(Duration::from_secs(365 * 86_400))
+    Instant::now() + wait.min(LONGEST_SLEEP)
 }

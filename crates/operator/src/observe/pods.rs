@@ -163,9 +163,11 @@ impl Map {
         record
     }
 
-    /// It is no longer among those we watch. If nobody deletes it, it is most likely there still, and its label is not.
+    /// It is no longer among those we watch. If it may not be gone yet, it is most likely there still, and its label is not:
+    /// a pod that is held goes only after its grace has been set to 0, by its kubelet or by force.
     fn look_after(&mut self, record: PodRecord) {
-        if record.holder.is_some() && record.pod.deletion.is_none() {
+        let may_be_gone = record.pod.deletion.is_some_and(|deletion| deletion.grace_seconds == 0);
+        if record.holder.is_some() && !may_be_gone {
             self.left.insert(record.pod.uid.clone(), record);
         }
     }
