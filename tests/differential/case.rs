@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Map, Value, json};
 
-use crate::random::Random;
+use batchjob_sim::random::Random;
 
 /// The exit codes that failures have and rules speak of.
 const EXIT_CODES: [i32; 4] = [1, 2, 42, 137];

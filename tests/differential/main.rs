@@ -15,7 +15,7 @@ mod differences;
 mod door;
 mod kubelet;
 mod play;
-mod random;
+
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -88,6 +88,11 @@ impl ApiServer {
         lock(&self.store).revision
     }
 
+    /// What came up to that revision is forgotten.
+    pub fn compacted(&self) -> u64 {
+        lock(&self.store).compacted
+    }
+
     /// How many events were written: they are not kept.
     pub fn n_events(&self) -> u64 {
         lock(&self.store).n_events

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::gc::Graph;
 use super::kind::Kind;
@@ -87,13 +87,14 @@ pub(super) struct Table {
     /// By "namespace/name": in the order of etcd's keys.
     pub objects: BTreeMap<String, Arc<Object>>,
     pub log: VecDeque<Entry>,
-    /// The revision of the last change, for those who wait for one.
-    pub changed: watch::Sender<u64>,
+    /// Told of every change: those who wait for one, in the order in which they began to wait. (A `watch` channel wakes
+    /// them in an order that is drawn by chance.)
+    pub changed: Arc<Notify>,
 }
 
 impl Table {
     fn new() -> Table {
-        Table { objects: BTreeMap::new(), log: VecDeque::new(), changed: watch::Sender::new(0) }
+        Table { objects: BTreeMap::new(), log: VecDeque::new(), changed: Arc::default() }
     }
 
     /// The objects of a namespace, or of all.
@@ -205,8 +206,8 @@ impl Store {
             }
         }
         let table = &mut self.tables[kind.index()];
-        table.changed.send_replace(entry.revision);
         table.log.push_back(entry);
+        table.changed.notify_waiters();
     }
 
     /// Forgets what came up to the revision.

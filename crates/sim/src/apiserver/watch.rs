@@ -1,12 +1,13 @@
 //! Watches: what changed after a revision, one event after the other.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::kind::Kind;
 use super::refusal::Refusal;
@@ -38,7 +39,7 @@ pub struct WatchEvent {
 /// delivered, or lost, and when the watch ends.
 pub struct Cursor {
     store: Arc<Mutex<Store>>,
-    changed: watch::Receiver<u64>,
+    changed: Arc<Notify>,
     kind: Kind,
     namespace: Option<String>,
     selector: Selector,
@@ -71,7 +72,7 @@ impl Cursor {
         }
         Ok(Cursor {
             store: shared.clone(),
-            changed: table.changed.subscribe(),
+            changed: table.changed.clone(),
             kind,
             namespace: namespace.map(str::to_owned),
             selector: query.selector,
@@ -100,7 +101,6 @@ impl Cursor {
         if self.is_over {
             return None;
         }
-        self.changed.mark_unchanged();
         let store = self.store.clone();
         let store = lock(&store);
         if self.revision < store.compacted {
@@ -124,9 +124,16 @@ impl Cursor {
     /// Returns once something of the kind has changed since the last `try_next` that found nothing. Its future may be
     /// dropped at any time.
     pub async fn changed(&mut self) {
-        if self.changed.changed().await.is_err() {
-            // The server is gone: nothing will ever change.
-            std::future::pending().await
+        let mut changed = pin!(self.changed.notified());
+        // From here on nothing is missed.
+        changed.as_mut().enable();
+        let is_behind = {
+            let store = lock(&self.store);
+            store.table(self.kind).log.back().is_some_and(|entry| entry.revision > self.revision)
+                || store.compacted > self.revision
+        };
+        if !is_behind {
+            changed.await;
         }
     }
 

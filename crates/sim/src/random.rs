@@ -9,14 +9,14 @@ impl Random {
         Random(numbers.iter().fold(0, |state, number| mix(state ^ number.wrapping_add(GAMMA))))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
     }
 
     /// From 0 to n − 1.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.number() % n
     }
 
     /// From `first` to `last`, both included.
