@@ -21,6 +21,8 @@ pub struct Command {
 pub enum Other {
     /// Run a small BatchJob with this image to its end, and say whether all is well: what `helm test` runs
     Selftest(SelftestArgs),
+    /// Take our finalizer off every pod, so that nothing waits for an operator that is gone: what `helm uninstall` runs
+    Release(ReleaseArgs),
     /// Do nothing and succeed: what the pods of the selftest run
     Noop,
 }
@@ -131,6 +133,13 @@ pub struct SelftestArgs {
     /// How long it may take
     #[arg(long, default_value = "90s", value_name = "DURATION", value_parser = duration)]
     pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReleaseArgs {
+    /// The pods of this namespace only; empty means all namespaces
+    #[arg(long, default_value = "")]
+    pub namespace: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

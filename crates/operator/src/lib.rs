@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod queue;
+pub mod release;
 pub mod selftest;
 pub mod sweep;
 pub mod writer;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use batchjob_operator::args::{Command, LogFormat, OperatorArgs, Other};
-use batchjob_operator::{operator, selftest};
+use batchjob_operator::{operator, release, selftest};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let result = match &command.other {
         Some(Other::Noop) => Ok(()),
         Some(Other::Selftest(args)) => in_runtime(selftest::run(args.clone())),
+        Some(Other::Release(args)) => in_runtime(release::run(args.clone())),
         None => start_logging(&command.operator).and_then(|()| in_runtime(operator::run(command.operator))),
     };
     match result {
