@@ -4,6 +4,7 @@
 mod helm;
 mod kubectl;
 pub mod kubelet;
+mod kwok;
 mod namespace;
 mod operator;
 mod served;
@@ -12,6 +13,7 @@ mod wait;
 
 pub use helm::Helm;
 pub use kubectl::{Kubectl, Said};
+pub use kwok::{Kwok, Nodes};
 pub use namespace::Namespace;
 pub use operator::{Operator, image_archive, operator_binary};
 pub use served::serve_batch_jobs;

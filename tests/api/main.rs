@@ -6,6 +6,7 @@
 //! | `verdicts` | is a BatchJob taken and refused exactly as a Job is |
 //! | `life` | a job from its first pod to its end, and what its readers are told |
 //! | `deletion` | a job or its namespace is deleted: nothing stays, nothing is stuck |
+//! | `left_behind` | everything is taken away, in every order: nothing stays, nothing is stuck |
 //! | `refuse` | a job that can make no pod says why, and goes on once it can |
 //! | `operator` | the process: its flags, health, metrics, logs and its end |
 //! | `kill` | it is killed again and again, and every index is still done once |
@@ -25,7 +26,7 @@
 //! | `refusal` | updates that the API server refuses for a while |
 //! | `in_memory` | the simulation's API server answers as the real one: random requests to both |
 //!
-//! All share one cluster; each has a namespace and, where it needs one, an operator that watches that namespace alone.
+//! All but one share one cluster; each has a namespace and, where it needs one, an operator that watches that namespace alone.
 //! There is no kubelet: the tests play it (`kubelet`). Nothing sleeps for a time: that something does not happen is
 //! shown by something else that happens after it.
 
@@ -42,6 +43,7 @@ mod in_memory;
 mod kill;
 mod kubelet;
 mod leader;
+mod left_behind;
 mod life;
 mod lifecycle;
 mod operator;

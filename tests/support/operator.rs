@@ -24,15 +24,21 @@ impl Operator {
     /// Starts it and waits until it is ready.
     pub async fn start(kubernetes: &Kubernetes, arguments: &[&str]) -> Result<Operator> {
         let mut operator = Operator::spawn(kubernetes, &kubernetes.kubeconfig(), arguments)?;
+        operator.until_ready().await?;
+        Ok(operator)
+    }
+
+    /// Waits until it is ready; an error if it ends before.
+    pub async fn until_ready(&mut self) -> Result<()> {
         let is_running = wait_for("the operator is ready", Duration::from_secs(30), async || {
-            if !operator.is_running()? {
+            if !self.is_running()? {
                 return Ok(Some(false));
             }
-            Ok(operator.get("/readyz").await?.starts_with("HTTP/1.1 200").then_some(true))
+            Ok(self.get("/readyz").await?.starts_with("HTTP/1.1 200").then_some(true))
         });
-        let is_running = is_running.await.with_context(|| operator.tail())?;
-        ensure!(is_running, "the operator has ended: {}", operator.tail());
-        Ok(operator)
+        let is_running = is_running.await.with_context(|| self.tail())?;
+        ensure!(is_running, "the operator has ended: {}", self.tail());
+        Ok(())
     }
 
     /// Starts it with that kubeconfig, and waits for nothing.

@@ -53,7 +53,8 @@ async fn release_all(client: &Client, namespace: &str) -> anyhow::Result<usize> 
     }
     let results = stream::iter(&held).map(|pod| release(client, pod)).buffer_unordered(AT_ONCE);
     let results: Vec<anyhow::Result<()>> = results.collect().await;
-    let n_failed = results.iter().filter_map(|result| result.as_ref().err()).inspect(|error| println!("{error:#}")).count();
+    let n_failed =
+        results.iter().filter_map(|result| result.as_ref().err()).inspect(|error| println!("{error:#}")).count();
     ensure!(n_failed == 0, "failed to let go {n_failed} of {} pods", held.len());
     Ok(held.len())
 }
