@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws upstream bench
+	test-cluster differential faults laws nodes left-behind upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -76,6 +76,7 @@ test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(FAULTS) --plans 200 --views 100 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
+	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -98,6 +99,15 @@ ROUNDS ?= 4
 
 laws: prerequisites kubernetes operator ## Which laws Kubernetes' own Job controller and ours break when they are killed (2 minutes a round)
 	cargo run --quiet --locked --package batchjob-tests --bin laws -- --rounds $(ROUNDS) --write; status=$$?; $(CLUSTER) sweep; exit $$status
+
+NODES = cargo run --quiet --locked --package batchjob-tests --bin nodes --
+
+# CASES=lost,storm plays only these.
+nodes: prerequisites kubernetes operator ## Nodes are lost, silent, drained and out of memory: what becomes of the work on them (7 minutes)
+	$(NODES) $(if $(CASES),--cases $(CASES),--long --write); status=$$?; $(CLUSTER) sweep; exit $$status
+
+left-behind: prerequisites kubernetes operator ## Everything is taken away in every order: what stays behind (2 minutes)
+	REPORT=docs/reliability $(CLUSTER_TEST) --test api left_behind; status=$$?; $(CLUSTER) sweep; exit $$status
 
 # The first time builds the tests, which takes ten minutes more.
 upstream: prerequisites kubernetes image ## Kubernetes' own end-to-end tests of Job, on a node where the operator runs the Jobs (25 minutes)
