@@ -1,0 +1,194 @@
+//! A real kubelet falls silent and comes back, and is drained: what becomes of the work on its node. Every other way to lose a
+//! node is in `make nodes`, where kwok plays the kubelets. Elsewhere is a node of kwok's here too.
+//!
+//! `SILENT=240` keeps the kubelet silent for so many seconds more than it takes to be replaced.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use batchjob_crd::{BatchJob, keys};
+use batchjob_oracle::{End, Promises};
+use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
+use batchjob_tests::recorder::Recorder;
+use batchjob_tests::support::{Kwok, Namespace, Nodes, Operator, serve_batch_jobs, wait_for};
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::story::{find, id, phase, script};
+
+const STAGES: &str = include_str!("../nodes/stages.yaml");
+const REAL: &str = "node-1";
+const LIMIT: Duration = Duration::from_secs(120);
+const QUIET: Duration = Duration::from_secs(12);
+
+struct Play {
+    jobs: Api<BatchJob>,
+    pods: Api<Pod>,
+}
+
+#[tokio::test]
+async fn a_kubelet_that_is_silent_and_back_or_drained_changes_no_result() -> Result<()> {
+    let options = Options {
+        controller_flags: ["node-monitor-period=1s", "node-monitor-grace-period=10s", "node-eviction-rate=100"]
+            .map(|flag| format!("--{flag}"))
+            .to_vec(),
+        ..Options::from(Size::Node)
+    };
+    let kubernetes = Kubernetes::start(options).await?;
+    serve_batch_jobs(&kubernetes).await?;
+    // Beside the cluster: its node is what is taken away.
+    let operator = Operator::start(&kubernetes, &[]).await?;
+    let _elsewhere = elsewhere(&kubernetes).await?;
+    let client = kubernetes.client().await?;
+    let recorder = Recorder::start(&client, None).await?;
+    let namespace = Namespace::new(&kubernetes, "silent").await?;
+    let play =
+        Play { jobs: Api::namespaced(client.clone(), &namespace.name), pods: Api::namespaced(client, &namespace.name) };
+
+    let told = async {
+        play.silent(&kubernetes).await?;
+        play.drained(&namespace, &kubernetes).await
+    };
+    if let Err(error) = told.await {
+        eprintln!("--- the operator\n{}", operator.tail());
+        // The namespace prints what is in it when it is dropped by a panic.
+        panic!("{error:?}");
+    }
+    let quiet_since = recorder.until_quiet(QUIET, LIMIT).await?;
+    let history = recorder.finish().await?.of_namespace(&namespace.name);
+    let promises = Promises { deletions: true, in_flight: Some(SignedDuration::from_secs(5)), ..Promises::default() };
+    let at = quiet_since + SignedDuration::try_from(QUIET)?;
+    let broken = history.judge(promises, End::Settled { quiet_since, at });
+    assert!(broken.is_empty(), "{}", history.explain(&broken));
+    kubernetes.stop().await
+}
+
+/// A second node, so that one that is silent is not taken for the end of all of them.
+async fn elsewhere(kubernetes: &Kubernetes) -> Result<Kwok> {
+    let nodes: Api<Node> = Api::all(kubernetes.client().await?);
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "elsewhere" } });
+    nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+    let real = json!({ "metadata": { "labels": { "first": "true" } } });
+    nodes.patch(REAL, &PatchParams::default(), &Patch::Merge(real)).await?;
+    let stages = kubernetes.folder().join("stages.yaml");
+    std::fs::write(&stages, STAGES)?;
+    let kwok = Kwok::start(kubernetes, &stages, Nodes::Named("elsewhere"))?;
+    wait_for("the other node is ready", LIMIT, async || {
+        let node = nodes.get("elsewhere").await?;
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True").then_some(()))
+    })
+    .await?;
+    Ok(kwok)
+}
+
+impl Play {
+    /// It is stopped until the work was done again elsewhere, and goes on: what its containers came to meanwhile changes nothing.
+    async fn silent(&self, kubernetes: &Kubernetes) -> Result<()> {
+        // One ends by itself while nobody is told, one must be ended, and one waits until that is certain.
+        self.create("ends", "sleep 20", json!({})).await?;
+        self.create("stays", "sleep 1000", json!({})).await?;
+        self.create("waits", r#"[ "$ATTEMPT" -ge 2 ] || sleep 1000"#, ignoring()).await?;
+        for job in ["ends", "stays", "waits"] {
+            self.until_pod(job, 1, "it runs", |pod| phase(pod) == "Running" && node_of(pod) == REAL).await?;
+        }
+        let kubelet = i32::try_from(kubernetes.pid("kubelet").context("the kubelet runs")?)?;
+        let kubelet = Pid::from_raw(kubelet).context("a pid is not 0")?;
+        kill_process(kubelet, Signal::STOP)?;
+        let silent = async {
+            for job in ["ends", "stays"] {
+                self.until_pod(job, 2, "it is done elsewhere", |pod| phase(pod) == "Succeeded").await?;
+            }
+            self.until_pod("waits", 1, "it is told to go", |pod| pod.metadata.deletion_timestamp.is_some()).await?;
+            ensure!(self.attempts("waits").await?.len() == 1, "it waits");
+            if let Ok(seconds) = std::env::var("SILENT") {
+                // The silence itself.
+                tokio::time::sleep(Duration::from_secs(seconds.parse()?)).await;
+            }
+            anyhow::Ok(())
+        };
+        let silent = silent.await;
+        kill_process(kubelet, Signal::CONT)?;
+        silent?;
+        for (job, n_failed) in [("ends", 1), ("stays", 1), ("waits", 0)] {
+            self.complete(job, n_failed).await?;
+        }
+        Ok(())
+    }
+
+    /// `kubectl drain`: with a policy it is no failure.
+    async fn drained(&self, namespace: &Namespace, kubernetes: &Kubernetes) -> Result<()> {
+        let nodes: Api<Node> = Api::all(kubernetes.client().await?);
+        wait_for("the node can be used again", LIMIT, async || {
+            let spec = nodes.get(REAL).await?.spec;
+            Ok(spec.and_then(|spec| spec.taints).is_none_or(|taints| taints.is_empty()).then_some(()))
+        })
+        .await?;
+        self.create("counted", "sleep 1000", json!({})).await?;
+        self.create("ignored", "sleep 1000", ignoring()).await?;
+        for job in ["counted", "ignored"] {
+            self.until_pod(job, 1, "it runs", |pod| phase(pod) == "Running" && node_of(pod) == REAL).await?;
+        }
+        let kubectl = namespace.kubectl.clone();
+        let drain = move || kubectl.run(&["drain", REAL, "--ignore-daemonsets", "--timeout=90s"]);
+        tokio::task::spawn_blocking(drain).await??;
+        self.complete("counted", 1).await?;
+        self.complete("ignored", 0).await?;
+        namespace.kubectl.run(&["uncordon", REAL]).map(drop)
+    }
+
+    async fn create(&self, name: &str, command: &str, more: Value) -> Result<()> {
+        let mut spec = script("Never", command);
+        let wait =
+            |taint: &str| json!({ "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5 });
+        // Elsewhere it takes two seconds.
+        spec["template"]["metadata"] = json!({ "annotations": { "run-for": "2s" } });
+        let pod = &mut spec["template"]["spec"];
+        pod["tolerations"] = json!([wait("node.kubernetes.io/not-ready"), wait("node.kubernetes.io/unreachable")]);
+        pod["affinity"] = json!({ "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+            { "weight": 100, "preference": { "matchExpressions": [{ "key": "first", "operator": "Exists" }] } },
+        ] } });
+        spec.as_object_mut().context("a spec")?.extend(more.as_object().context("an object")?.clone());
+        let job = json!({ "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": { "name": name }, "spec": spec });
+        self.jobs.create(&PostParams::default(), &serde_json::from_value(job)?).await?;
+        Ok(())
+    }
+
+    async fn attempts(&self, job: &str) -> Result<Vec<Pod>> {
+        Ok(self.pods.list(&ListParams::default().labels(&format!("{}={job}", keys::JOB_NAME))).await?.items)
+    }
+
+    async fn until_pod(&self, job: &str, attempt: u32, what: &str, is_so: impl Fn(&Pod) -> bool) -> Result<()> {
+        wait_for(&format!("{job} attempt {attempt}: {what}"), LIMIT, async || {
+            let attempts = self.attempts(job).await?;
+            let is_it = |pod: &&Pod| id(pod).is_ok_and(|id| id.1 == attempt) && is_so(pod);
+            Ok(attempts.iter().find(is_it).map(|_| ()))
+        })
+        .await
+    }
+
+    /// Once its last pod has ended.
+    async fn complete(&self, job: &str, n_failed: i32) -> Result<()> {
+        let status = wait_for(&format!("{job} is complete"), LIMIT, async || {
+            let status = self.jobs.get(job).await?.status.unwrap_or_default();
+            Ok(find(&status, "Complete").is_some().then_some(status))
+        })
+        .await?;
+        ensure!((status.succeeded, status.failed) == (Some(1), Some(n_failed)), "{job}: {status:?}");
+        Ok(())
+    }
+}
+
+fn ignoring() -> Value {
+    json!({ "backoffLimit": 0, "podFailurePolicy": { "rules": [
+        { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget" }] },
+    ] } })
+}
+
+fn node_of(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
