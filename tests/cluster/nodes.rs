@@ -23,7 +23,8 @@ use crate::story::{find, id, phase, script};
 const STAGES: &str = include_str!("../nodes/stages.yaml");
 const REAL: &str = "node-1";
 const LIMIT: Duration = Duration::from_secs(120);
-const QUIET: Duration = Duration::from_secs(12);
+/// At the end all jobs are over: no delay is left.
+const QUIET: Duration = Duration::from_secs(5);
 
 struct Play {
     jobs: Api<BatchJob>,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use batchjob_oracle::{End, Promises, Report};
-use batchjob_tests::faults::campaign::until_collected;
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::recorder::{History, Recorder};
 use batchjob_tests::support::{Kwok, Nodes, Operator, date_and_commit, serve_batch_jobs};
@@ -25,8 +24,8 @@ use world::{GRACE, World};
 
 /// How nodes and pods live.
 const STAGES: &str = include_str!("stages.yaml");
-/// No delay of these jobs is as long.
-const QUIET: Duration = Duration::from_secs(12);
+/// At the end all jobs are over: no delay is left.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Takes nodes away from jobs, and tells what becomes of them
 #[derive(Debug, Parser)]
@@ -64,7 +63,6 @@ async fn main() -> Result<()> {
     std::fs::write(&stages, STAGES)?;
     let _steady = Kwok::start(&kubernetes, &stages, Nodes::Labelled("steady=true"))?;
     let operator = Operator::start(&kubernetes, &["--managed-jobs", "true"]).await?;
-    until_collected(&kubernetes).await?;
     let recorder = Recorder::start(&kubernetes.client().await?, None).await?;
     let world = World { kubernetes, bounds: Mutex::default() };
     println!("the cluster is there after {:.0?}", began.elapsed());

@@ -39,7 +39,7 @@ pub struct Release {
 
 impl Release {
     /// Installs the chart for a new namespace, in `system` or else in that namespace itself, and waits until four pods run: two
-    /// of a BatchJob, one of a BatchJob that is being deleted, and one of a managed Job.
+    /// of a BatchJob, one of a BatchJob that will be deleted, and one of a managed Job.
     pub async fn install(kubernetes: &Kubernetes, system: Option<&str>, name: &str) -> Result<Release> {
         let namespace = Namespace::new(kubernetes, name).await?;
         let system = system.unwrap_or(&namespace.name);
@@ -104,7 +104,12 @@ impl Release {
             Ok((found.len() == 4).then_some(()))
         };
         wait_for("four pods run", Duration::from_secs(120), at_work).await.with_context(|| self.log())?;
-        // Its pod is told to go as the first step is done.
+        Ok(())
+    }
+
+    /// A job is deleted in the foreground, and still there as the first step is done.
+    pub async fn begin(&self) -> Result<()> {
+        let jobs: Api<BatchJob> = Api::namespaced(self.client.clone(), &self.namespace);
         jobs.delete("going", &DeleteParams::foreground()).await?;
         Ok(())
     }
@@ -145,7 +150,12 @@ impl Release {
             (self.kubectl.clone(), ["get", KINDS, "--selector", &selector, "--output", "name"].map(str::to_owned));
         let said = tokio::task::spawn_blocking(move || kubectl.run(&get.each_ref().map(String::as_str))).await??;
         let mut left: Vec<String> = said.lines().filter(|line| line.contains('/')).map(str::to_owned).collect();
-        left.extend(namespace.map(|_| format!("namespace {}", self.namespace)));
+        left.extend(namespace.map(|namespace| {
+            let conditions = namespace.status.and_then(|status| status.conditions).unwrap_or_default();
+            let conditions = conditions.into_iter().filter(|condition| condition.status == "True");
+            let why: Vec<String> = conditions.filter_map(|condition| condition.message).collect();
+            format!("namespace {}: {}", self.namespace, why.join("; "))
+        }));
         Ok(left)
     }
 
