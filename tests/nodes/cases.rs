@@ -5,17 +5,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt as _;
 use futures::future::{LocalBoxFuture, try_join_all};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::world::{
-    Case, Door, GRACE, LATER, Played, SOON, TOLERATION, World, disruption, is_told, node_of, phase, set_condition,
+    Case, Door, GRACE, LATER, Played, SOON, TOLERATION, World, disruption, has, is_told, node_of, phase, set_condition,
     template,
 };
 
 type Run = for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<()>>;
 
 /// Every case that is played each time, by name.
-pub const CASES: [(&str, Run); 9] = [
+pub const CASES: [(&str, Run); 10] = [
     ("lost", |world| lost(world).boxed_local()),
     ("lost-waits", |world| lost_and_waited_for(world).boxed_local()),
     ("out-of-service", |world| out_of_service(world).boxed_local()),
@@ -25,6 +26,7 @@ pub const CASES: [(&str, Run); 9] = [
     ("drained", |world| drained(world).boxed_local()),
     ("pressure", |world| evicted_under_pressure(world).boxed_local()),
     ("storm", |world| evicted_again_and_again(world).boxed_local()),
+    ("fleet", |world| crashing_beside_others(world).boxed_local()),
 ];
 
 /// Those that take minutes.
@@ -113,10 +115,11 @@ async fn back_after_it_was_replaced(world: &World) -> Result<()> {
 /// The node is back, and ends what it was told to end while it was away: that it was disrupted is known still.
 async fn back_and_waited_for(world: &World) -> Result<()> {
     let case = world.case("back-waits").await?;
-    // The node may be used again.
-    let jobs = case.play("etl", &ignoring(), &json!({ "run-for": "20s" })).await?;
+    let jobs = case.play("etl", &ignoring(), &on_first(&case)).await?;
     case.pause()?;
     is_waited_for(&jobs).await?;
+    // Else the node would be used again.
+    case.kubectl().run(&["cordon", &case.node("first")])?;
     case.resume()?;
     is_done_undisturbed(&jobs).await
 }
@@ -194,6 +197,47 @@ async fn evicted_again_and_again(world: &World) -> Result<()> {
         job.delete().await?;
     }
     Ok(())
+}
+
+/// Fifty pods whose programs crash every second, which is a change of a pod each time: the small jobs of somebody else start as
+/// if they were not there, and each of the ten jobs fails when its restarts are more than its limit.
+async fn crashing_beside_others(world: &World) -> Result<()> {
+    const N_JOBS: usize = 10;
+    /// Of 50 ms it takes on a machine with nothing else to do.
+    const PROMPT: Duration = Duration::from_secs(10);
+    let (case, other) = (world.case("fleet").await?, world.case("fleet-other").await?);
+    let mut template = template(case.name, &json!({ "crashes": "true" }));
+    template["spec"]["restartPolicy"] = "OnFailure".into();
+    let spec = json!({ "completions": 5, "parallelism": 5, "backoffLimit": 100, "template": template });
+    let mut fleet = Vec::new();
+    for number in 0..N_JOBS {
+        fleet.push(case.create(Door::BatchJob, &format!("crashes-{number}"), &spec, &json!({})).await?);
+    }
+    for job in &fleet {
+        job.until_pod(1, "it crashes", has_crashed).await?;
+    }
+    let mut slowest = Duration::ZERO;
+    for number in 0..N_JOBS {
+        let began = std::time::Instant::now();
+        let small = json!({ "run-for": "1s" });
+        let job = other.create(Door::BatchJob, &format!("small-{number}"), &json!({}), &small).await?;
+        job.until_pod(1, "it is there", |_| true).await?;
+        slowest = slowest.max(began.elapsed());
+        job.until_complete(SOON).await?;
+    }
+    ensure!(slowest < PROMPT, "the slowest of {N_JOBS} small jobs had a pod after {slowest:?}");
+    println!("fleet: the slowest of {N_JOBS} small jobs had a pod after {slowest:.2?}");
+    for job in &fleet {
+        let over = job.until(SOON, "it has failed", |job| has(job, "Failed")).await?;
+        let failed = over.conditions.iter().find(|it| it.type_ == "Failed").context("a condition")?;
+        ensure!(failed.reason == "BackoffLimitExceeded", "{}: {failed:?}", job.name);
+    }
+    Ok(())
+}
+
+fn has_crashed(pod: &Pod) -> bool {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.is_some_and(|containers| containers.iter().any(|container| container.restart_count > 0))
 }
 
 /// Who sets nothing waits five minutes, as everywhere in Kubernetes.

@@ -64,7 +64,7 @@ async fn main() -> Result<()> {
     let _steady = Kwok::start(&kubernetes, &stages, Nodes::Labelled("steady=true"))?;
     let operator = Operator::start(&kubernetes, &["--managed-jobs", "true"]).await?;
     let recorder = Recorder::start(&kubernetes.client().await?, None).await?;
-    let world = World { kubernetes, bounds: Mutex::default() };
+    let world = World { kubernetes, stages, bounds: Mutex::default() };
     println!("the cluster is there after {:.0?}", began.elapsed());
 
     let long: &[_] = if arguments.long { &LONG } else { &[] };

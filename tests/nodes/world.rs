@@ -1,5 +1,6 @@
 //! What a case stands on: a namespace, two nodes of its own, and jobs that go to the first of them.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -15,8 +16,6 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, Pat
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::STAGES;
-
 /// A node that was not heard of for so long is not ready (`--node-monitor-grace-period`).
 pub const GRACE: u64 = 10;
 /// What the jobs of the cases set: how long they want to wait for a node that is not ready.
@@ -29,6 +28,8 @@ pub const LATER: Duration = Duration::from_secs(150);
 /// What the nodes of all cases have in common.
 pub struct World {
     pub kubernetes: Kubernetes,
+    /// How nodes and pods live.
+    pub stages: PathBuf,
     /// From the last sign of a node to the attempt that does its work again, by case.
     pub bounds: Mutex<Vec<(String, f64)>>,
 }
@@ -73,10 +74,8 @@ impl World {
             } });
             nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
         }
-        let stages = self.kubernetes.folder().join("stages.yaml");
-        std::fs::write(&stages, STAGES)?;
         let case = Case {
-            first: Some(Kwok::start(&self.kubernetes, &stages, Nodes::Named(&format!("{name}-first")))?),
+            first: Some(Kwok::start(&self.kubernetes, &self.stages, Nodes::Named(&format!("{name}-first")))?),
             pods: Api::namespaced(client.clone(), &namespace.name),
             world: self,
             name,
