@@ -10,7 +10,7 @@
 //! | `moving` | does every command of docs/moving.md do what it says? |
 //! | `kill` | are the counts right when the operator is killed over and over? |
 //! | `left_behind` | does anything stay when the release is taken away while pods are at work? |
-//! | `nodes` | a kubelet falls silent and comes back, or is drained: is every result still right? |
+//! | `nodes` | a kubelet falls silent and comes back: is every result still right? |
 //!
 //! Most tests share one cluster. Those that end the operator have one of their own: it would take events and delays
 //! of the others with it.

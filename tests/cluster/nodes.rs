@@ -1,5 +1,6 @@
-//! A real kubelet falls silent and comes back, and is drained: what becomes of the work on its node. Every other way to lose a
-//! node is in `make nodes`, where kwok plays the kubelets. Elsewhere is a node of kwok's here too.
+//! A real kubelet falls silent and comes back: what becomes of the work on its node. Every other way to lose a node is in
+//! `make nodes`, where kwok plays the kubelets; elsewhere is a node of kwok's here too. What a real kubelet does when a pod is
+//! evicted is asked in `policies`.
 //!
 //! `SILENT=240` keeps the kubelet silent for so many seconds more than it takes to be replaced.
 
@@ -32,7 +33,7 @@ struct Play {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_is_silent_and_back_or_drained_changes_no_result() -> Result<()> {
+async fn a_kubelet_that_is_silent_and_back_changes_no_result() -> Result<()> {
     let options = Options {
         controller_flags: ["node-monitor-period=1s", "node-monitor-grace-period=10s", "node-eviction-rate=100"]
             .map(|flag| format!("--{flag}"))
@@ -50,11 +51,7 @@ async fn a_kubelet_that_is_silent_and_back_or_drained_changes_no_result() -> Res
     let play =
         Play { jobs: Api::namespaced(client.clone(), &namespace.name), pods: Api::namespaced(client, &namespace.name) };
 
-    let told = async {
-        play.silent(&kubernetes).await?;
-        play.drained(&namespace, &kubernetes).await
-    };
-    if let Err(error) = told.await {
+    if let Err(error) = play.silent(&kubernetes).await {
         eprintln!("--- the operator\n{}", operator.tail());
         // The namespace prints what is in it when it is dropped by a panic.
         panic!("{error:?}");
@@ -119,27 +116,6 @@ impl Play {
             self.complete(job, n_failed).await?;
         }
         Ok(())
-    }
-
-    /// `kubectl drain`: with a policy it is no failure.
-    async fn drained(&self, namespace: &Namespace, kubernetes: &Kubernetes) -> Result<()> {
-        let nodes: Api<Node> = Api::all(kubernetes.client().await?);
-        wait_for("the node can be used again", LIMIT, async || {
-            let spec = nodes.get(REAL).await?.spec;
-            Ok(spec.and_then(|spec| spec.taints).is_none_or(|taints| taints.is_empty()).then_some(()))
-        })
-        .await?;
-        self.create("counted", "sleep 1000", json!({})).await?;
-        self.create("ignored", "sleep 1000", ignoring()).await?;
-        for job in ["counted", "ignored"] {
-            self.until_pod(job, 1, "it runs", |pod| phase(pod) == "Running" && node_of(pod) == REAL).await?;
-        }
-        let kubectl = namespace.kubectl.clone();
-        let drain = move || kubectl.run(&["drain", REAL, "--ignore-daemonsets", "--timeout=90s"]);
-        tokio::task::spawn_blocking(drain).await??;
-        self.complete("counted", 1).await?;
-        self.complete("ignored", 0).await?;
-        namespace.kubectl.run(&["uncordon", REAL]).map(drop)
     }
 
     async fn create(&self, name: &str, command: &str, more: Value) -> Result<()> {
