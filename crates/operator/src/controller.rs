@@ -8,7 +8,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use batchjob_decide::observed::Job;
+use batchjob_crd::reason;
+use batchjob_decide::observed::{Job, Pod};
 use batchjob_decide::plan::PodRef;
 use batchjob_decide::{Observed, Plan, decide};
 use futures::FutureExt as _;
@@ -86,6 +87,9 @@ impl Controller {
                 let outcome = self.actor.act(record.clone(), &observed.job, &plan).await;
                 self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
                 self.follow_up(&record, &observed, plan, outcome);
+                if observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
+                    self.let_go_with_all(&record).await;
+                }
             }
             Snapshot::Unreadable { record, error } => self.report_unreadable(&record, &error).await,
             Snapshot::Gone => {
@@ -95,20 +99,38 @@ impl Controller {
         }
     }
 
-    /// Nothing is done about it, but when it is deleted its pods must not stay because of us.
+    /// Nothing is done about it, but what is deleted must not stay because of us.
     async fn report_unreadable(&self, record: &JobRecord, error: &str) {
         tracing::warn!(job = %record.key, error, "the job cannot be read");
         let message = format!("this {} cannot be read, and nothing is done about it: {error}", record.key.kind());
         self.recorder.warn(record, "InvalidSpec", message);
         self.metrics.pass(PassResult::Unreadable);
-        if record.is_deleted {
-            let pods = self.actor.pods.of(&record.key.namespace, &record.uid);
-            let held: Vec<PodRef> = pods.iter().filter(|pod| pod.is_held).map(|pod| PodRef::from(&**pod)).collect();
-            let JobKey { door, namespace, .. } = &record.key;
-            if let Err(error) = self.actor.release_pods(namespace, *door, held.iter()).await {
-                tracing::warn!(job = %record.key, %error, "failed to let go its pods");
-                self.queue.hold(&record.key, Instant::now() + LEFT_ALONE);
-            }
+        self.let_go_with_all(record).await;
+    }
+
+    /// Lets go the pods of a job that cannot count them, when the job is deleted, or all of its namespace: that deletes pods
+    /// first, and no job before they are gone (KEP-5080). A pod that somebody deletes for itself waits for the job to be
+    /// repaired: its result is not lost.
+    async fn let_go_with_all(&self, record: &JobRecord) {
+        // Without a uid none is known to be its own.
+        if record.uid.is_empty() {
+            return;
+        }
+        let JobKey { door, namespace, .. } = &record.key;
+        let pods = self.actor.pods.of(namespace, &record.uid);
+        let is_going = |pod: &Pod| pod.is_held && (record.is_deleted || pod.deletion.is_some());
+        let held: Vec<PodRef> = pods.iter().filter(|pod| is_going(pod)).map(|pod| PodRef::from(&**pod)).collect();
+        if held.is_empty() {
+            return;
+        }
+        if !record.is_deleted && !self.actor.writer.is_terminating(namespace).await {
+            // When it is, nobody tells us.
+            self.queue.add_at(&record.key, Instant::now() + LEFT_ALONE);
+            return;
+        }
+        if let Err(error) = self.actor.release_pods(namespace, *door, held.iter()).await {
+            tracing::warn!(job = %record.key, %error, "failed to let go its pods");
+            self.queue.hold(&record.key, Instant::now() + LEFT_ALONE);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchjob_crd::{BatchJob, BatchJobStatus, keys};
 use batchjob_decide::job::{managed, pod};
-use batchjob_decide::observed::{Door, Job};
+use batchjob_decide::observed::{Door, Job, RefusedReason};
 use batchjob_decide::plan::PodRef;
 use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,7 +19,7 @@ use kube::core::{Request, Resource as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use crate::error::WriteError;
+use crate::error::{Refusal, WriteError};
 use crate::lease::Term;
 use crate::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::wire::{PodRecord, WirePod};
@@ -67,6 +67,20 @@ impl Writer {
 
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<PodRecord> {
         Ok(self.limited(self.pods(namespace).get(name)).await?.into())
+    }
+
+    /// Whether the namespace is being deleted: the API server refuses every new object in it, also one that is not meant. We have
+    /// no right to read namespaces. False if nobody says so.
+    pub async fn is_terminating(&self, namespace: &str) -> bool {
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "not-meant" },
+            "spec": { "containers": [{ "name": "main", "image": "none" }] },
+        });
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let request = Request::new(Pod::url_path(&(), Some(namespace))).create(&params, pod.to_string().into_bytes());
+        let Ok(request) = request else { return false };
+        let answer = self.send::<serde::de::IgnoredAny>(request).await;
+        answer.is_err_and(|error| error.refusal() == Some(Refusal::Refused(RefusedReason::NamespaceTerminating)))
     }
 
     /// Deletes the pod if it is still as it was seen. None if the API server has removed it at once.

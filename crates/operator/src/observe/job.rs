@@ -137,6 +137,8 @@ impl AnyJob {
         let uid = metadata.uid.unwrap_or_default();
         let is_deleted = metadata.deletion_timestamp.is_some();
         let content = match (serde_json::from_value(spec), read) {
+            // Every pod whose owner has lost its uid would be its own.
+            _ if uid.is_empty() => Content::Unreadable { error: "metadata: it has no uid".into() },
             (Ok(spec), Ok(Read { status, is_lost })) => Content::Job(Arc::new(Job {
                 door,
                 namespace: key.namespace.to_string(),
@@ -263,24 +265,34 @@ mod tests {
 
     #[test]
     fn what_is_no_batchjob_is_unreadable_by_itself() {
-        let record = batch_job(json!({ "metadata": { "name": "x" }, "spec": { "completions": "many" } }));
+        let record = batch_job(json!({ "metadata": { "name": "x", "uid": "u" }, "spec": { "completions": "many" } }));
         let content = record.expect("ours").content;
         assert!(matches!(content, Content::Unreadable { ref error } if error.starts_with("spec: ")), "{content:?}");
+    }
+
+    #[test]
+    fn a_job_without_a_uid_is_unreadable() {
+        for uid in [json!(null), json!("")] {
+            let record = batch_job(json!({ "metadata": { "name": "x", "uid": uid }, "spec": { "template": {} } }));
+            let content = record.expect("ours").content;
+            assert!(matches!(content, Content::Unreadable { ref error } if error.contains("uid")), "{content:?}");
+        }
     }
 
     /// Anybody who may update a job can write such a time, and must not stop the list of all the others with it.
     #[test]
     fn the_times_of_managed_fields_are_not_read() {
         let fields = json!([{ "manager": "me", "time": "9999-12-31T23:59:59Z" }]);
-        let record =
-            batch_job(json!({ "metadata": { "name": "x", "managedFields": fields }, "spec": { "template": {} } }));
+        let record = batch_job(
+            json!({ "metadata": { "name": "x", "uid": "u", "managedFields": fields }, "spec": { "template": {} } }),
+        );
         assert!(matches!(record.expect("ours").content, Content::Job(_)));
     }
 
     #[test]
     fn a_time_in_a_status_that_cannot_be_read_makes_one_job_unreadable() {
         let record = managed_job(json!({
-            "metadata": { "name": "x" },
+            "metadata": { "name": "x", "uid": "u" },
             "spec": { "managedBy": keys::MANAGED_BY, "template": {} },
             "status": { "startTime": "9999-12-31T23:59:59Z" },
         }));
