@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind upstream bench
+	test-cluster differential faults laws nodes left-behind corruption upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -77,6 +77,7 @@ test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(FAULTS) --plans 200 --views 100 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
+	$(CORRUPTION) --rounds 2 --cuts 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -94,6 +95,12 @@ FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
 # PLAN=suspend.kill-after.7 plays one plan, with its history.
 faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (30 minutes)
 	$(FAULTS) $(if $(PLAN),--plan $(PLAN),--views 1000 --report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
+
+CORRUPTION = cargo run --quiet --locked --package batchjob-tests --bin corruption --
+
+# CORRUPTED=7.3 breaks the third object of the seventh round alone.
+corruption: prerequisites kubernetes operator ## A thousand objects of the operator, broken in etcd, and what becomes of them (15 minutes)
+	$(CORRUPTION) $(if $(CORRUPTED),--rounds 1 --cuts 0 $(subst ., --only ,--seed $(CORRUPTED)),--report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
 
 ROUNDS ?= 4
 

@@ -119,6 +119,12 @@ impl Kubernetes {
         &self.launched.server
     }
 
+    /// etcd, as `http://address:port`, for those who look or write past the API server; None on a node, whose network is its
+    /// own.
+    pub fn etcd(&self) -> Option<&str> {
+        self.launched.etcd.as_deref()
+    }
+
     /// A client with the administrator's rights. Each call makes a new one: a client belongs to the tokio runtime it
     /// was made on, and every `#[tokio::test]` has its own.
     pub async fn client(&self) -> Result<kube::Client> {

@@ -1,5 +1,6 @@
 //! What every test against a real Kubernetes stands on.
 
+pub mod corruption;
 pub mod faults;
 pub mod kubernetes;
 pub mod recorder;

@@ -68,6 +68,7 @@ fn start_etcd(launch: &mut Launch<'_>, port: u16, peer_port: u16) -> Result<()> 
             ("log-level", "warn"),
         ],
     );
+    launch.etcd = matches!(launch.machine, Machine::Host).then_some(client);
     launch.start("etcd", command)
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Launched {
     pub(crate) machine: Machine,
     pub(crate) processes: Vec<Process>,
     pub(crate) server: String,
+    /// Unless it is in a network of its own.
+    pub(crate) etcd: Option<String>,
 }
 
 /// A start under way.
@@ -31,6 +33,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) binaries: &'a Binaries,
     pub(crate) machine: Machine,
     pub(crate) steps: &'a Steps,
+    pub(crate) etcd: Option<String>,
     lifetime: Lifetime,
     processes: Vec<Process>,
 }
@@ -45,9 +48,9 @@ pub(crate) async fn launch(
 ) -> Result<Launched> {
     let failed = match start(&folder, &binaries, options, lifetime, steps).await {
         Ok((launch, authority)) => {
-            let Launch { machine, processes, .. } = launch;
+            let Launch { machine, processes, etcd, .. } = launch;
             let server = authority.server().to_owned();
-            return Ok(Launched { machine, processes, server, folder, binaries });
+            return Ok(Launched { machine, processes, server, etcd, folder, binaries });
         }
         Err(failed) => failed,
     };
@@ -75,7 +78,7 @@ async fn start<'a>(
             (machine, vec![process])
         }
     };
-    let mut launch = Launch { folder, binaries, machine, steps, lifetime, processes };
+    let mut launch = Launch { folder, binaries, machine, steps, etcd: None, lifetime, processes };
 
     if options.size == Size::Node {
         node::start_runtime(&mut launch)?;
