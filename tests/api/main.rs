@@ -24,6 +24,7 @@
 //! | `writes` | what the operator writes is refused or comes too late, and nothing is lost or counted twice |
 //! | `both` | the stage for what is asked of a BatchJob and of a managed Job alike |
 //! | `refusal` | updates that the API server refuses for a while |
+//! | `odd` | pods, statuses and ledgers that look odd, or that somebody has forged |
 //! | `in_memory` | the simulation's API server answers as the real one: random requests to both |
 //!
 //! All but one share one cluster; each has a namespace and, where it needs one, an operator that watches that namespace alone.
@@ -46,6 +47,7 @@ mod leader;
 mod left_behind;
 mod life;
 mod lifecycle;
+mod odd;
 mod operator;
 mod policies;
 mod refusal;
