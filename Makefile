@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind corruption upstream bench
+	test-cluster differential faults laws nodes left-behind corruption fuzz upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -101,6 +101,18 @@ CORRUPTION = cargo run --quiet --locked --package batchjob-tests --bin corruptio
 # CORRUPTED=7.3 breaks the third object of the seventh round alone.
 corruption: prerequisites kubernetes operator ## A thousand objects of the operator, broken in etcd, and what becomes of them (15 minutes)
 	$(CORRUPTION) $(if $(CORRUPTED),--rounds 1 --cuts 0 $(subst ., --only ,--seed $(CORRUPTED)),--report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
+
+FUZZ_SECONDS ?= 60
+# What cargo-fuzz says on a nightly Rust, without a sanitizer: our crates have no unsafe code. With --target the flags reach
+# no build script.
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+fuzz: ## Any text and any object, to each parser and to what decides on it, FUZZ_SECONDS each
+	@command -v c++ > /dev/null || { echo 'libFuzzer is C++: install a compiler, on Debian with apt-get install g++' >&2; exit 1; }
+	cd fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --release --locked --target $(TARGET)
+	fuzz/run $(FUZZ_SECONDS) target/$(TARGET)/release
 
 ROUNDS ?= 4
 

@@ -46,6 +46,9 @@ const PREREQUISITES: &[Prerequisite] = &[
 /// What only a test needs: the official client, which `docs/moving.md` shows. Nobody is kept from a cluster for lack of it.
 const PYTHON_CLIENT: &str = "python3-kubernetes";
 
+/// What only `make fuzz` needs, for libFuzzer is C++.
+const CPP_COMPILER: &str = "g++";
+
 const fn on_path(name: &'static str, package: &'static str, size: Size) -> Prerequisite {
     Prerequisite { name, found: |name| program(name).is_some(), package, size }
 }
@@ -102,8 +105,9 @@ pub fn install(size: Size) -> Result<()> {
         bail!("{missing}");
     }
     let mut packages = missing.map(|missing| missing.packages).unwrap_or_default();
-    if size == Size::Node && can_install && python_with_client().is_none() {
-        packages.push(PYTHON_CLIENT);
+    if size == Size::Node && can_install {
+        packages.extend(python_with_client().is_none().then_some(PYTHON_CLIENT));
+        packages.extend(program("c++").is_none().then_some(CPP_COMPILER));
     }
     if !packages.is_empty() {
         // A fresh image has no package lists, an old one has stale ones.
