@@ -111,6 +111,14 @@ async fn the_operator_may_do_what_it_does_and_nothing_else() -> Result<()> {
             assert_eq!(may.answer("default", verb, group, resource).await?, expected, "{verb} {resource}");
         }
     }
+    for (verbs, namespace, expected) in
+        [("create", SYSTEM, true), ("list watch delete", SYSTEM, false), ("get create", "default", false)]
+    {
+        for verb in verbs.split(' ') {
+            let answer = may.answer(namespace, verb, "coordination.k8s.io", "leases").await?;
+            assert_eq!(answer, expected, "{verb} leases in {namespace}");
+        }
+    }
     Ok(())
 }
 
@@ -528,7 +536,7 @@ async fn the_operator_runs_as_nobody_and_can_write_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn an_uninstall_keeps_the_jobs_and_the_next_install_goes_on_with_them() -> Result<()> {
-    let installed = alone().await?;
+    let installed = alone(&[]).await?;
     tell(installed, "uninstall", async |story| {
         // Its first pod runs until it is told to go, the second does not wait.
         let wait = r#"until [ "$JOB_COMPLETION_INDEX" = 1 ] || [ -e /tmp/go ]; do sleep 1; done"#;

@@ -1,5 +1,5 @@
-//! A cluster with the operator in it, installed as its README says. The shared one runs plain Jobs too; for the others no
-//! value is set.
+//! A cluster with the operator in it, installed as its README says: two replicas, one of which leads. The shared one runs
+//! plain Jobs too.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use batchjob_tests::kubernetes::{Kubernetes, Size};
 use batchjob_tests::support::{Helm, Kubectl, image_archive, wait_for};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use tokio::sync::OnceCell;
 
 /// Where the operator is: a namespace that lets in no pod that is not `restricted`.
@@ -18,6 +19,8 @@ pub const SYSTEM: &str = "batchjob-system";
 const MANAGED_JOBS: [&str; 4] =
     ["--set", "managedJobs.enabled=true", "--set", "managedJobs.mutatingAdmissionPolicy.enabled=true"];
 const OPERATOR: &str = "app.kubernetes.io/component=operator";
+/// Called as the release is.
+const LEASE: &str = "batchjob";
 
 /// A node, the operator's image on it, and the chart installed.
 pub struct Installed {
@@ -33,8 +36,8 @@ pub async fn shared() -> Result<&'static Installed> {
 
 /// A cluster for one test that does to the operator what others could not bear. Like the shared one it ends with this
 /// process: no test waits for the kernel to take a node apart.
-pub async fn alone() -> Result<&'static Installed> {
-    Ok(Box::leak(Box::new(Installed::new(&[]).await?)))
+pub async fn alone(values: &[&str]) -> Result<&'static Installed> {
+    Ok(Box::leak(Box::new(Installed::new(values).await?)))
 }
 
 impl Installed {
@@ -65,19 +68,30 @@ impl Installed {
         Kubectl::new(&self.kubernetes, namespace)
     }
 
-    /// The operator's pod; an error unless there is exactly one.
-    pub async fn operator_pod(&self) -> Result<Pod> {
+    /// The operator's pods that were not told to go.
+    pub async fn operator_pods(&self) -> Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.kubernetes.client().await?, SYSTEM);
         let mut items = pods.list(&ListParams::default().labels(OPERATOR)).await?.items;
         items.retain(|pod| pod.metadata.deletion_timestamp.is_none());
-        ensure!(items.len() == 1, "{} pods of the operator", items.len());
-        items.pop().context("there is one")
+        Ok(items)
     }
 
-    /// The operator's process, as this machine sees it: the one in the cgroup of the operator's pod.
+    /// The one of them that works: the one that holds the Lease; where there is no election, the only one.
+    pub async fn leader(&self) -> Result<Pod> {
+        let leases: Api<Lease> = Api::namespaced(self.kubernetes.client().await?, SYSTEM);
+        let holder = leases.get_opt(LEASE).await?.and_then(|lease| lease.spec?.holder_identity);
+        let mut pods = self.operator_pods().await?;
+        if let Some(holder) = &holder {
+            pods.retain(|pod| holder.starts_with(&format!("{}_", pod.name_any())));
+        }
+        ensure!(pods.len() == 1, "{} pods of the operator may lead, and {holder:?} has the lease", pods.len());
+        pods.pop().context("there is one")
+    }
+
+    /// The process of the one that works, as this machine sees it: the one in the cgroup of that pod.
     pub async fn operator_pid(&self) -> Result<u32> {
         wait_for("the operator's process", Duration::from_secs(60), async || {
-            let uid = self.operator_pod().await?.metadata.uid.context("a pod has a uid")?;
+            let uid = self.leader().await?.metadata.uid.context("a pod has a uid")?;
             for entry in std::fs::read_dir("/proc")? {
                 let Ok(pid) = entry?.file_name().to_string_lossy().parse() else { continue };
                 let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();

@@ -11,6 +11,7 @@
 //! | `kill` | are the counts right when the operator is killed over and over? |
 //! | `left_behind` | does anything stay when the release is taken away while pods are at work? |
 //! | `nodes` | a kubelet falls silent and comes back: is every result still right? |
+//! | `replicas` | does one of two go on when the other is deleted, evicted or replaced? |
 //!
 //! Most tests share one cluster. Those that end the operator have one of their own: it would take events and delays
 //! of the others with it.
@@ -25,4 +26,5 @@ mod left_behind;
 mod moving;
 mod nodes;
 mod policies;
+mod replicas;
 mod story;
