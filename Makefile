@@ -75,9 +75,9 @@ CLUSTER_TEST = cargo test --locked --package batchjob-tests
 test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
 	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
-	$(FAULTS) --plans 200 --views 100 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(CORRUPTION) --rounds 2 --cuts 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
+	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -93,7 +93,7 @@ differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes'
 FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
 
 # PLAN=suspend.kill-after.7 plays one plan, with its history.
-faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (30 minutes)
+faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (60 minutes)
 	$(FAULTS) $(if $(PLAN),--plan $(PLAN),--views 1000 --report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
 
 CORRUPTION = cargo run --quiet --locked --package batchjob-tests --bin corruption --

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 8;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// One of each class, in the middle of a workload.
-const ONE_OF_EACH: [&str; 14] = [
+const ONE_OF_EACH: [&str; 18] = [
     "indexed-retry.kill-before.9",
     "indexed-retry.kill-after.9",
     "retry.swallow.2",
@@ -30,6 +30,10 @@ const ONE_OF_EACH: [&str; 14] = [
     "indexed-retry.hold.pods.4-12",
     "suspend.stale.pods.3-14",
     "managed.restart-stale.all.5-20",
+    "elastic@standby.kill-before.8",
+    "managed@standby.kill-after.6",
+    "suspend@two",
+    "indexed-retry@two.late.7",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,8 +55,13 @@ async fn hold(plans: Vec<Plan>) -> Result<()> {
     for (workload, reference) in campaign.references() {
         assert_eq!(reference.complaints, Vec::<String>::new(), "{workload} without faults");
     }
-    for Verdict { played, violations } in campaign.judge(plans, |_| {}).await? {
-        assert!(violations.is_empty(), "{}: {violations:#?}\n{}", played.plan, played.logs.join("\n"));
+    let n_plans = plans.len();
+    let mut verdicts = Vec::new();
+    campaign.judge(plans, |verdict| verdicts.push(verdict)).await?;
+    for Verdict { plan, played, violations } in &verdicts {
+        let logs = played.as_ref().map(|played| played.logs.join("\n")).unwrap_or_default();
+        assert!(violations.is_empty(), "{plan}: {violations:#?}\n{logs}");
     }
+    assert_eq!(verdicts.len(), n_plans, "all are played");
     Ok(())
 }

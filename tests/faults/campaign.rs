@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use batchjob_crd::BatchJob;
 use futures::stream::{self, StreamExt as _};
 use kube::api::{Api, DeleteParams, PostParams};
@@ -12,7 +12,7 @@ use kube::{Client, Config};
 use serde_json::json;
 
 use super::judge::Reference;
-use super::plan::{Plan, of_two_kills, of_views, of_writes};
+use super::plan::{Plan, of_standbys, of_two_kills, of_two_leaders, of_views, of_writes};
 use super::run::{Place, Played};
 use super::workload;
 use crate::kubernetes::{Kubernetes, Options, Size};
@@ -64,9 +64,14 @@ pub struct Campaign<'a> {
     references: BTreeMap<String, Reference>,
 }
 
+/// So many plans in a row that cannot be played say that it is not for them.
+const MOST_UNPLAYED: usize = 10;
+
 /// A plan, and what is wrong with it: nothing, if all is well.
 pub struct Verdict {
-    pub played: Played,
+    pub plan: Plan,
+    /// None if it could not be played to its end, which is a violation.
+    pub played: Option<Played>,
     pub violations: Vec<String>,
 }
 
@@ -86,9 +91,13 @@ impl<'a> Campaign<'a> {
         let missing = workloads.iter().filter(|&&name| !self.references.contains_key(name));
         let plans: Vec<Plan> = missing.flat_map(|name| (0..N_REFERENCES).map(|_| Plan::without_faults(name))).collect();
         let mut runs: BTreeMap<String, Vec<Played>> = BTreeMap::new();
-        for played in self.play_all(plans).await? {
-            runs.entry(played.plan.workload.clone()).or_default().push(played);
-        }
+        let mut failed = Ok(());
+        let played = self.play_each(plans, |plan, played| match played {
+            Ok(played) => runs.entry(plan.workload).or_default().push(played),
+            Err(error) => failed = Err(error),
+        });
+        played.await;
+        failed?;
         self.references.extend(runs.into_iter().map(|(workload, runs)| (workload, Reference::of(&runs))));
         Ok(())
     }
@@ -97,16 +106,15 @@ impl<'a> Campaign<'a> {
         self.references.iter().map(|(name, reference)| (name.as_str(), reference))
     }
 
-    /// Every plan about writes, of the workloads that are referred to.
+    /// Every plan in which one write goes wrong, of the workloads that are referred to.
     pub fn all_of_writes(&self) -> Vec<Plan> {
-        let mut plans = Vec::new();
-        for (workload, reference) in self.references() {
-            plans.extend(of_writes(workload, reference.n_writes));
-            if SMALLEST.contains(&workload) {
-                plans.extend(of_two_kills(workload, reference.n_writes));
-            }
-        }
-        plans
+        self.references().flat_map(|(workload, reference)| of_writes(workload, reference.n_writes)).collect()
+    }
+
+    /// Every plan with two kills, of the smallest workloads.
+    pub fn all_of_two_kills(&self) -> Vec<Plan> {
+        let smallest = self.references().filter(|(workload, _)| SMALLEST.contains(workload));
+        smallest.flat_map(|(workload, reference)| of_two_kills(workload, reference.n_writes)).collect()
     }
 
     /// Every plan about what the operator is told.
@@ -114,45 +122,57 @@ impl<'a> Campaign<'a> {
         self.references().flat_map(|(workload, reference)| of_views(workload, &reference.told)).collect()
     }
 
-    /// Plays and judges plans; `tell` hears of each.
-    pub async fn judge(&self, plans: Vec<Plan>, mut tell: impl FnMut(&Verdict)) -> Result<Vec<Verdict>> {
-        let mut verdicts = Vec::new();
-        let mut failed = None;
-        self.play_each(plans, |played| match self.references.get(&played.plan.workload) {
-            Some(reference) => {
-                let violations = reference.violations(&played);
-                let verdict = Verdict { played, violations };
-                tell(&verdict);
-                verdicts.push(verdict);
-            }
-            None => failed = Some(played.plan),
-        })
-        .await?;
-        match failed {
-            None => Ok(verdicts),
-            Some(plan) => anyhow::bail!("there is no reference for {plan}"),
+    /// Every plan with two operators.
+    pub fn all_of_operators(&self) -> Vec<Plan> {
+        let of_both = |(workload, reference): (&str, &Reference)| {
+            [of_standbys(workload, reference.n_writes), of_two_leaders(workload, reference.n_writes)].concat()
+        };
+        self.references().flat_map(of_both).collect()
+    }
+
+    /// Plays and judges plans; `tell` hears of each as soon as it is over.
+    pub async fn judge(&self, plans: Vec<Plan>, mut tell: impl FnMut(Verdict)) -> Result<()> {
+        if let Some(plan) = plans.iter().find(|plan| !self.references.contains_key(&plan.workload)) {
+            bail!("there is no reference for {plan}");
         }
+        let played = self.play_each(plans, |plan, played| {
+            let verdict = match played {
+                Ok(played) => {
+                    let violations = self.references[&plan.workload].violations(&played);
+                    Verdict { plan, played: Some(played), violations }
+                }
+                Err(error) => Verdict { plan, played: None, violations: vec![format!("{error:#}")] },
+            };
+            tell(verdict);
+        });
+        played.await;
+        Ok(())
     }
 
-    async fn play_all(&self, plans: Vec<Plan>) -> Result<Vec<Played>> {
-        let mut all = Vec::new();
-        self.play_each(plans, |played| all.push(played)).await?;
-        Ok(all)
-    }
-
-    async fn play_each(&self, plans: Vec<Plan>, mut tell: impl FnMut(Played)) -> Result<()> {
+    /// Ends before all are played if nothing can be played any more.
+    async fn play_each(&self, plans: Vec<Plan>, mut tell: impl FnMut(Plan, Result<Played>)) {
         let played = stream::iter(plans).map(|plan| async move {
-            let place = self.place().await?;
-            let played = place.play(&plan, self.quiet).await.with_context(|| format!("play {plan}"))?;
-            place.clear().await.with_context(|| format!("clear up after {plan}"))?;
-            self.free.lock().expect("nobody panics with it").push(place);
-            anyhow::Ok(played)
+            let played = self.play(&plan).await;
+            (plan, played)
         });
         let mut played = std::pin::pin!(played.buffer_unordered(self.at_once));
-        while let Some(played) = played.next().await {
-            tell(played?);
+        let mut n_unplayed = 0;
+        while let Some((plan, played)) = played.next().await {
+            n_unplayed = if played.is_err() { n_unplayed + 1 } else { 0 };
+            tell(plan, played);
+            if n_unplayed == MOST_UNPLAYED {
+                return;
+            }
         }
-        Ok(())
+    }
+
+    async fn play(&self, plan: &Plan) -> Result<Played> {
+        let place = self.place().await?;
+        let played = place.play(plan, self.quiet).await.with_context(|| format!("play {plan}"))?;
+        place.clear().await.with_context(|| format!("clear up after {plan}"))?;
+        // Where something went wrong nothing is played any more.
+        self.free.lock().expect("nobody panics with it").push(place);
+        Ok(played)
     }
 
     async fn place(&self) -> Result<Place<'a>> {
@@ -175,24 +195,19 @@ pub struct Summary {
     /// Their faults never came about: the run had fewer writes or events than the one without faults.
     pub n_not_begun: u64,
     pub n_violated: u64,
-    /// By class of fault, for those that came about.
-    pub classes: BTreeMap<&'static str, u64>,
+    /// By class of plan, for those that came about.
+    pub classes: BTreeMap<String, u64>,
     pub slowest: Duration,
 }
 
 impl Summary {
     pub fn add(&mut self, verdict: &Verdict) {
         self.n_plans += 1;
-        let Played { plan, not_begun, converged_after, .. } = &verdict.played;
         self.n_violated += u64::from(!verdict.violations.is_empty());
+        let Some(Played { plan, not_begun, converged_after, .. }) = &verdict.played else { return };
         self.n_not_begun += u64::from(!not_begun.is_empty());
         if not_begun.is_empty() {
-            let class = if plan.faults.len() > 1 {
-                "two kills"
-            } else {
-                plan.faults.first().map_or("none", |fault| fault.class())
-            };
-            *self.classes.entry(class).or_default() += 1;
+            *self.classes.entry(plan.class()).or_default() += 1;
             self.slowest = self.slowest.max(*converged_after);
         }
     }

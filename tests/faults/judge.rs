@@ -8,7 +8,7 @@ use batchjob_oracle::{Change, End, Event, Law, Object, Oracle, Promises, Violati
 use serde_json::Value;
 
 use super::fault::Kind;
-use super::plan::Plan;
+use super::plan::{Operators, Plan};
 use super::proxy::Told;
 use super::run::Played;
 use super::workload::{Does, of_name};
@@ -19,9 +19,9 @@ pub struct Reference {
     account: Account,
     /// What is not the same in every run.
     unsteady: BTreeSet<String>,
-    /// How many writes it takes at most.
+    /// How many writes it takes at least: so many there are in every run.
     pub n_writes: usize,
-    /// What the operator is told, in the run with the most.
+    /// What the operator is told, in the run with the least.
     pub told: Vec<Told>,
     /// What was wrong even without faults.
     pub complaints: Vec<String>,
@@ -36,13 +36,13 @@ impl Reference {
         let accounts: Vec<Account> = runs.iter().map(|run| account(&run.happened)).collect();
         let account = accounts.first().cloned().unwrap_or_default();
         let unsteady = accounts.iter().flat_map(|other| differences(&account, other)).map(|(place, _)| place).collect();
-        let longest = runs.iter().max_by_key(|run| run.told.len());
+        let shortest = runs.iter().min_by_key(|run| run.told.len());
         let complaints = runs.iter().flat_map(|run| run.complaints.iter().cloned().chain(broken_laws(run)));
         Reference {
             account,
             unsteady,
-            n_writes: runs.iter().map(|run| run.writes.len()).max().unwrap_or_default(),
-            told: longest.map(|run| run.told.clone()).unwrap_or_default(),
+            n_writes: runs.iter().map(|run| run.writes.len()).min().unwrap_or_default(),
+            told: shortest.map(|run| run.told.clone()).unwrap_or_default(),
             complaints: complaints.collect(),
         }
     }
@@ -57,11 +57,15 @@ impl Reference {
         let mut violations = played.complaints.clone();
         violations.extend(broken_laws(played));
         let different = differences(&self.account, &account(&played.happened));
+        // Of two leaders the slower one may still do what was right before the other one's last word: a pod that was stopped
+        // is made again, and stopped again. That it is not counted is in the jobs' ledgers, and asked by the laws.
+        let is_asked = |place: &str| {
+            !self.unsteady.contains(place)
+                && (played.plan.operators != Operators::Two
+                    || !(place.ends_with(" created") || place.ends_with(" deleted")))
+        };
         violations.extend(
-            different
-                .into_iter()
-                .filter(|(place, _)| !self.unsteady.contains(place))
-                .map(|(place, how)| format!("{place}: {how}")),
+            different.into_iter().filter(|(place, _)| is_asked(place)).map(|(place, how)| format!("{place}: {how}")),
         );
         violations
     }
@@ -111,6 +115,7 @@ fn promises(plan: &Plan) -> Promises {
     Promises {
         deletions: steps.iter().any(|step| matches!(step.does, Does::DeletePod { .. } | Does::Delete { .. })),
         tampering: steps.iter().any(|step| matches!(step.does, Does::ChangePod { .. })),
+        late_creates: plan.operators == Operators::Two,
         ..Promises::default()
     }
 }

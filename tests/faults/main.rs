@@ -1,13 +1,15 @@
 //! `faults`: the operator under every fault that can come between it and the API server, one plan after the other.
 //!
-//! `make faults` plays all plans about writes and a thousand about views. `--plan NAME` plays one, with its history.
+//! `make faults` plays all plans about writes, with two kills and with two operators, and a thousand about views. `--plan
+//! NAME` plays one, with its history. A plan that finds something is kept in `target/faults`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use batchjob_oracle::Report;
 use batchjob_tests::faults::campaign::{Campaign, Summary, Verdict, kubernetes};
 use batchjob_tests::faults::plan::{Plan, pick};
@@ -15,10 +17,10 @@ use batchjob_tests::faults::run::Played;
 use batchjob_tests::faults::workload::WORKLOADS;
 use batchjob_tests::kubernetes::Kubernetes;
 use batchjob_tests::support::date_and_commit;
-use clap::Parser;
+use clap::Parser as _;
 
 /// Plays plans: a workload, and what goes wrong between the operator and the API server
-#[derive(Debug, Parser)]
+#[derive(Debug, clap::Parser)]
 struct Arguments {
     /// Only this plan, by its name or file, with its history; may be given several times
     #[arg(long = "plan", value_name = "NAME|FILE")]
@@ -35,6 +37,12 @@ struct Arguments {
     /// How many plans in which the operator is told something wrongly; without it all of them
     #[arg(long)]
     views: Option<usize>,
+    /// How many plans in which the operator is killed twice; without it all of them
+    #[arg(long)]
+    doubles: Option<usize>,
+    /// How many plans with two operators; without it all of them
+    #[arg(long)]
+    operators: Option<usize>,
     /// Which of them: a part that this commit chooses
     #[arg(long, default_value = "")]
     pick: String,
@@ -87,18 +95,23 @@ async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
     }
     println!("what comes without faults is known after {:.0?}", began_at.elapsed());
     if !only.is_empty() {
-        for verdict in campaign.judge(only, |_| {}).await? {
-            tell(&verdict, true);
+        let told = campaign.judge(only, |verdict| {
+            println!("{}", text(&verdict, true));
             n_violated += u64::from(!verdict.violations.is_empty());
-        }
+        });
+        told.await?;
         return Ok(n_violated);
     }
     let of_class = |plan: &Plan| {
         arguments.classes.is_empty()
             || plan.faults.iter().all(|fault| arguments.classes.iter().any(|class| class == fault.class()))
     };
-    let about =
-        [(&WRITES, campaign.all_of_writes(), arguments.plans), (&VIEWS, campaign.all_of_views(), arguments.views)];
+    let about = [
+        (&WRITES, campaign.all_of_writes(), arguments.plans),
+        (&DOUBLES, campaign.all_of_two_kills(), arguments.doubles),
+        (&OPERATORS, campaign.all_of_operators(), arguments.operators),
+        (&VIEWS, campaign.all_of_views(), arguments.views),
+    ];
     for (about, mut plans, n) in about {
         plans.retain(of_class);
         let n_all = plans.len();
@@ -122,7 +135,7 @@ async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
     Ok(n_violated)
 }
 
-/// One of the two reports.
+/// One of the reports.
 struct About {
     name: &'static str,
     promise: &'static str,
@@ -137,6 +150,22 @@ const WRITES: About = About {
           pod by pod, and the whole history with the laws.",
 };
 
+const DOUBLES: About = About {
+    name: "doubles",
+    promise: "The operator may die again while it makes up for its death: no result is lost, nothing runs twice.",
+    how: "Every pair of kills, before or after two of its writes, in the smallest workloads on the real API server; judged as \
+          one kill is.",
+};
+
+const OPERATORS: About = About {
+    name: "operators",
+    promise: "Another operator may take over at every write, and two may even believe that they lead: no result is lost, nothing \
+              runs twice.",
+    how: "The leader is killed before and after each write and the one that stands by goes on; two operators without an election \
+          work on the same jobs, and one of them is killed, gets no answer or a late one; the end is compared with the run of \
+          one without faults, and the whole history with the laws.",
+};
+
 const VIEWS: About = About {
     name: "views",
     promise: "The operator may see what was, for a while, and may never hear of something: it does nothing on it that is wrong.",
@@ -144,6 +173,9 @@ const VIEWS: About = About {
           answers with old lists, to the same operator or to one that starts; the end is compared with the run without faults, \
           pod by pod, and the whole history with the laws.",
 };
+
+/// A report is written after so many plans: what is known then is not lost when the run is cut off.
+const WRITE_EVERY: u64 = 100;
 
 async fn play_all(
     campaign: &Campaign<'_>,
@@ -153,36 +185,70 @@ async fn play_all(
     n_all: usize,
 ) -> Result<Summary> {
     let began_at = Instant::now();
+    let n_plans = plans.len() as u64;
     let mut summary = Summary::default();
+    let mut kept = Ok(());
     let told = campaign.judge(plans, |verdict| {
-        summary.add(verdict);
-        tell(verdict, false);
-        if summary.n_plans.is_multiple_of(100) {
-            let per_minute = summary.n_plans as f64 / began_at.elapsed().as_secs_f64() * 60.0;
-            println!("{} played, {} violated, {per_minute:.0} a minute", summary.n_plans, summary.n_violated);
+        summary.add(&verdict);
+        let is_well = verdict.violations.is_empty();
+        if !is_well {
+            println!("{}", text(&verdict, false));
+        }
+        let written = || -> Result<()> {
+            if !is_well {
+                keep(&verdict)?;
+            }
+            if summary.n_plans.is_multiple_of(WRITE_EVERY) {
+                let per_minute = summary.n_plans as f64 / began_at.elapsed().as_secs_f64() * 60.0;
+                println!("{} played, {} violated, {per_minute:.0} a minute", summary.n_plans, summary.n_violated);
+                write(about, &summary, began_at.elapsed(), n_all, arguments)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = written() {
+            kept = Err(error);
         }
     });
-    drop(told.await?);
+    told.await?;
+    kept?;
     let took = began_at.elapsed();
-    let Summary { n_plans, n_not_begun, n_violated, slowest, .. } = &summary;
+    let Summary { n_not_begun, n_violated, slowest, .. } = &summary;
     println!(
-        "{}: {n_plans} plans in {took:.0?}, {n_violated} violated, {n_not_begun} that never came about, slowest to come to \
+        "{}: {} plans in {took:.0?}, {n_violated} violated, {n_not_begun} that never came about, slowest to come to \
          its end {slowest:.1?}",
-        about.name
+        about.name, summary.n_plans
     );
     for (class, n) in &summary.classes {
         println!("{n:7} {class}");
     }
-    if let Some(folder) = &arguments.report {
-        println!("{}", report(about, &summary, took, n_all)?.write(folder)?.display());
-    }
+    write(about, &summary, took, n_all, arguments)?;
+    ensure!(summary.n_plans == n_plans, "{} of {n_plans} plans were played", summary.n_plans);
     Ok(summary)
+}
+
+fn write(about: &About, summary: &Summary, took: Duration, n_all: usize, arguments: &Arguments) -> Result<()> {
+    if let Some(folder) = &arguments.report {
+        println!("{}", report(about, summary, took, n_all)?.write(folder)?.display());
+    }
+    Ok(())
+}
+
+/// A plan that has found something, to be played again with `--plan FILE`, and all that happened in it.
+fn keep(verdict: &Verdict) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/faults");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join(format!("{}.yaml", verdict.plan));
+    fs::write(&path, verdict.plan.to_file()).with_context(|| format!("write {}", path.display()))?;
+    let log = path.with_extension("txt");
+    fs::write(&log, text(verdict, true)).with_context(|| format!("write {}", log.display()))?;
+    println!("  it is kept: {}", path.display());
+    Ok(())
 }
 
 fn report(about: &About, summary: &Summary, took: Duration, n_all: usize) -> Result<Report> {
     let (date, commit) = date_and_commit()?;
     let mut counts = BTreeMap::from([("plans".to_owned(), summary.n_plans - summary.n_not_begun)]);
-    counts.extend(summary.classes.iter().map(|(class, n)| (class.replace(' ', "-"), *n)));
+    counts.extend(summary.classes.iter().map(|(class, n)| (class.replace(", ", "-").replace(' ', "-"), *n)));
     Ok(Report {
         name: about.name.to_owned(),
         promise: about.promise.to_owned(),
@@ -206,32 +272,29 @@ fn read(plan: &str) -> Result<Plan> {
 }
 
 /// What is wrong, or all that happened.
-fn tell(verdict: &Verdict, everything: bool) {
-    let Verdict { played, violations } = verdict;
-    let Played { plan, not_begun, converged_after, took, writes, .. } = played;
-    if violations.is_empty() && !everything {
-        return;
+fn text(verdict: &Verdict, everything: bool) -> String {
+    let Verdict { plan, played, violations } = verdict;
+    let mut lines = Vec::new();
+    let word = if violations.is_empty() { "well" } else { "VIOLATED" };
+    let took = played.as_ref().map(|Played { converged_after, took, .. }| {
+        format!("; its end was {converged_after:.1?} after the fault, {took:.1?} in all")
+    });
+    lines.push(format!("==== {plan}: {word}{}", took.unwrap_or_default()));
+    lines.extend(violations.iter().take(if everything { usize::MAX } else { 15 }).map(|line| format!("  {line}")));
+    if let Some(played) = played {
+        lines.extend(played.not_begun.iter().map(|fault| format!("  {fault} never came about")));
+        lines.extend(played.writes.iter().enumerate().map(|(i, write)| format!("  w{} {write}", i + 1)));
+        if everything {
+            lines.extend(played.told.iter().enumerate().map(|(i, told)| {
+                let name = told.object["metadata"]["name"].as_str().unwrap_or_default();
+                let (kind, n, change) = (told.kind.plural(), told.n, &told.change);
+                format!("  event {} ({kind} {n}), after w{}: {change} {name}", i + 1, told.n_writes)
+            }));
+        }
+        for (life, log) in played.logs.iter().enumerate() {
+            lines.push(format!("  ---- life {} of the operators", life + 1));
+            lines.extend(log.lines().map(|line| format!("  {line}")));
+        }
     }
-    let verdict = if violations.is_empty() { "well" } else { "VIOLATED" };
-    println!("==== {plan}: {verdict}; its end was {converged_after:.1?} after the fault, {took:.1?} in all");
-    for fault in not_begun {
-        println!("  {fault} never came about");
-    }
-    for violation in violations.iter().take(if everything { usize::MAX } else { 15 }) {
-        println!("  {violation}");
-    }
-    for (i, write) in writes.iter().enumerate() {
-        println!("  w{} {write}", i + 1);
-    }
-    if everything {
-        played.told.iter().enumerate().for_each(|(i, told)| {
-            let name = told.object["metadata"]["name"].as_str().unwrap_or_default();
-            let (kind, n, change) = (told.kind.plural(), told.n, &told.change);
-            println!("  event {} ({kind} {n}), after w{}: {change} {name}", i + 1, told.n_writes);
-        });
-    }
-    for (life, log) in played.logs.iter().enumerate() {
-        println!("  ---- life {} of the operator", life + 1);
-        log.lines().for_each(|line| println!("  {line}"));
-    }
+    lines.join("\n")
 }

@@ -13,17 +13,52 @@ use sha2::{Digest as _, Sha256};
 use super::fault::{Fault, Kind, ViewFault, WriteFault};
 use super::proxy::Told;
 
-/// A workload, and what goes wrong in it.
+/// A workload, who runs it, and what goes wrong in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Plan {
     pub workload: String,
+    pub operators: Operators,
     pub faults: Vec<Fault>,
 }
 
-/// `suspend.kill-after.7`, `one.kill-before.2+kill-after.4`; without faults the workload alone.
+/// Who runs the jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operators {
+    /// One, which is started anew when it is killed.
+    #[default]
+    One,
+    /// One that leads and one that stands by and takes over. Who is killed stays dead while the other one lives.
+    Standby,
+    /// Two, both of which believe that they lead. Who is killed is started anew.
+    Two,
+}
+
+impl Operators {
+    pub fn count(self) -> usize {
+        match self {
+            Operators::One => 1,
+            Operators::Standby | Operators::Two => 2,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Operators::One => "one",
+            Operators::Standby => "standby",
+            Operators::Two => "two",
+        }
+    }
+}
+
+/// `suspend.kill-after.7`, `suspend@standby.kill-after.7`, `one.kill-before.2+kill-after.4`; without faults `one` or
+/// `one@two` alone.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.workload)?;
+        if self.operators != Operators::One {
+            write!(f, "@{}", self.operators.name())?;
+        }
         for (i, fault) in self.faults.iter().enumerate() {
             write!(f, "{}{fault}", if i == 0 { "." } else { "+" })?;
         }
@@ -36,8 +71,12 @@ impl FromStr for Plan {
 
     fn from_str(text: &str) -> Result<Plan> {
         let (workload, faults) = text.split_once('.').unwrap_or((text, ""));
+        let (workload, operators) = workload.split_once('@').unwrap_or((workload, Operators::One.name()));
+        let known = [Operators::One, Operators::Standby, Operators::Two].into_iter();
+        let operators = known.into_iter().find(|known| known.name() == operators);
+        let operators = operators.with_context(|| format!("read {text:?}: it is one, standby or two"))?;
         let faults = faults.split('+').filter(|fault| !fault.is_empty()).map(str::parse).collect::<Result<_>>()?;
-        Ok(Plan { workload: workload.to_owned(), faults })
+        Ok(Plan { workload: workload.to_owned(), operators, faults })
     }
 }
 
@@ -46,21 +85,30 @@ impl FromStr for Plan {
 #[serde(deny_unknown_fields)]
 struct File {
     workload: String,
+    #[serde(default)]
+    operators: Operators,
     faults: Vec<String>,
 }
 
 impl Plan {
     pub fn without_faults(workload: &str) -> Plan {
-        Plan { workload: workload.to_owned(), faults: Vec::new() }
+        Plan::new(workload, &[])
     }
 
     pub fn read(path: &Path) -> Result<Plan> {
         let read = || -> Result<Plan> {
             let file: File = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
             let faults = file.faults.iter().map(|fault| fault.parse()).collect::<Result<_>>()?;
-            Ok(Plan { workload: file.workload, faults })
+            Ok(Plan { workload: file.workload, operators: file.operators, faults })
         };
         read().with_context(|| format!("read {}", path.display()))
+    }
+
+    /// What [`Plan::read`] reads.
+    pub fn to_file(&self) -> String {
+        let faults: Vec<String> = self.faults.iter().map(Fault::to_string).collect();
+        let (workload, operators) = (&self.workload, self.operators.name());
+        format!("workload: {workload}\noperators: {operators}\nfaults: [{}]\n", faults.join(", "))
     }
 
     /// The plans that are kept, in the order of their files' names.
@@ -74,7 +122,24 @@ impl Plan {
     }
 
     fn new(workload: &str, faults: &[Fault]) -> Plan {
-        Plan { workload: workload.to_owned(), faults: faults.to_vec() }
+        Plan { workload: workload.to_owned(), operators: Operators::One, faults: faults.to_vec() }
+    }
+
+    /// Its kind, without numbers: "kill-after", "two kills", "standby, kill-before".
+    pub fn class(&self) -> String {
+        let of_faults = match &self.faults[..] {
+            [] => "no fault",
+            [fault] => fault.class(),
+            _ => "two kills",
+        };
+        match self.operators {
+            Operators::One => of_faults.to_owned(),
+            Operators::Standby | Operators::Two => format!("{}, {of_faults}", self.operators.name()),
+        }
+    }
+
+    fn run_by(self, operators: Operators) -> Plan {
+        Plan { operators, ..self }
     }
 }
 
@@ -97,6 +162,23 @@ pub fn of_two_kills(workload: &str, n_writes: usize) -> Vec<Plan> {
         }
     }
     plans
+}
+
+/// Every plan in which the leader is killed at a write and the one that stands by takes over.
+pub fn of_standbys(workload: &str, n_writes: usize) -> Vec<Plan> {
+    let kills =
+        of_writes(workload, n_writes).into_iter().filter(|plan| plan.faults.iter().all(|fault| fault.is_kill()));
+    kills.map(|plan| plan.run_by(Operators::Standby)).collect()
+}
+
+/// Plans in which two lead at the same time: which of them is faster differs from run to run, so it is played several
+/// times; and what goes wrong with a write of one of them, which the other may have made meanwhile.
+pub fn of_two_leaders(workload: &str, n_writes: usize) -> Vec<Plan> {
+    const TIMES: usize = 10;
+    let faults = [WriteFault::KillAfter, WriteFault::Swallow, WriteFault::Late];
+    let calm = (0..TIMES).map(|_| Plan::without_faults(workload));
+    let wrong = (1..=n_writes).flat_map(|n| faults.map(|what| Plan::new(workload, &[Fault::Write(what, n)])));
+    calm.chain(wrong).map(|plan| plan.run_by(Operators::Two)).collect()
 }
 
 /// Every plan in which the operator is told something wrongly, from what it is told without faults.
@@ -160,9 +242,27 @@ mod tests {
 
     #[test]
     fn a_name_is_a_plan() {
-        for name in ["one", "one.kill-before.2+kill-after.4", "suspend.stale.pods.1-4"] {
+        for name in [
+            "one",
+            "one@two",
+            "one.kill-before.2+kill-after.4",
+            "suspend.stale.pods.1-4",
+            "suspend@standby.kill-after.7",
+        ] {
             assert_eq!(name.parse::<Plan>().unwrap().to_string(), name);
         }
+        "one@three".parse::<Plan>().unwrap_err();
+    }
+
+    #[test]
+    fn a_plan_that_is_kept_can_be_read() {
+        let path = std::env::temp_dir().join(format!("plan-{}.yaml", std::process::id()));
+        for name in ["one@two", "suspend@standby.kill-after.7", "one.kill-before.2+stale.pods.1-4"] {
+            let plan: Plan = name.parse().unwrap();
+            std::fs::write(&path, plan.to_file()).unwrap();
+            assert_eq!(Plan::read(&path).unwrap(), plan);
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

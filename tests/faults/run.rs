@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use batchjob_crd::BatchJob;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy,
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::{Fault, WriteFault};
 use super::kubelet::Kubelet;
-use super::plan::Plan;
+use super::plan::{Operators, Plan};
 use super::proxy::{Proxy, Told, Written};
 use super::workload::{Does, Step, Workload, of_name};
 use super::world::{Happened, History, World};
@@ -32,6 +33,18 @@ use crate::support::{Namespace, Operator, wait_for};
 const LIMIT: Duration = Duration::from_secs(45);
 /// How long after the last fault all must have come to its end.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(15);
+/// The lease of operators that stand by for each other: a leader that is killed is soon replaced, and one that is only slow is
+/// not.
+const LEASE: [&str; 8] = [
+    "--leader-elect=true",
+    "--leader-elect-resource-name=operator",
+    "--leader-elect-lease-duration",
+    "4s",
+    "--leader-elect-renew-deadline",
+    "3s",
+    "--leader-elect-retry-period",
+    "1s",
+];
 /// A change may have been missed between two looks, such as that of a process.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,6 +109,8 @@ impl Place<'_> {
             })
             .await?;
         }
+        let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+        leases.delete_collection(&background, &ListParams::default()).await?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         wait_for("the pods are gone", LIMIT, async || {
             let left = pods.list(&ListParams::default()).await?.items;
@@ -113,6 +128,7 @@ impl Place<'_> {
 struct Run<'a> {
     place: &'a Place<'a>,
     workload: &'static Workload,
+    led_by: Operators,
     history: History,
     kubelet: Kubelet,
     proxy: Proxy,
@@ -131,11 +147,11 @@ impl<'a> Run<'a> {
     async fn start(place: &'a Place<'a>, workload: &'static Workload, plan: &Plan) -> Result<Run<'a>> {
         let (client, namespace) = (&place.namespace.client, &place.namespace.name);
         let history = History::follow(client, namespace).await?;
-        // One operator: a plan with two needs a leader among them.
-        let proxy = Proxy::start(place.api_server.clone(), &plan.faults, 1).await?;
+        let proxy = Proxy::start(place.api_server.clone(), &plan.faults, plan.operators.count()).await?;
         let mut run = Run {
             place,
             workload,
+            led_by: plan.operators,
             history,
             kubelet: Kubelet::new(Api::namespaced(client.clone(), namespace)),
             operators: Vec::new(),
@@ -173,7 +189,11 @@ impl<'a> Run<'a> {
     /// A life of the operator in that seat.
     fn operator(&mut self, seat: usize) -> Result<Operator> {
         let namespace = &self.place.namespace.name;
-        let arguments = ["--watch-namespace", namespace, "--managed-jobs", "true"];
+        let mut arguments = vec!["--watch-namespace", namespace, "--managed-jobs", "true"];
+        if self.led_by == Operators::Standby {
+            arguments.extend(LEASE);
+            arguments.extend(["--leader-elect-resource-namespace", namespace]);
+        }
         let operator = Operator::spawn(self.place.kubernetes, &self.kubeconfigs[seat], &arguments)?;
         self.proxy.seat(seat, operator.pid());
         Ok(operator)
@@ -241,11 +261,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Starts those anew that the proxy has killed. No other may end.
+    /// Starts those anew that the proxy has killed, unless another one stands by. No other may end.
     fn look_after_operators(&mut self) -> Result<()> {
         for seat in self.proxy.take_killed() {
-            self.start_anew(seat)?;
             self.quiet_since = None;
+            let is_replaced = self.led_by == Operators::Standby
+                && (0..self.operators.len()).any(|other| other != seat && self.proxy.spares(other));
+            if !is_replaced {
+                self.start_anew(seat)?;
+            }
         }
         for seat in 0..self.operators.len() {
             if !self.operators[seat].is_running()? && self.proxy.spares(seat) {
@@ -340,7 +364,8 @@ impl<'a> Run<'a> {
 impl std::fmt::Display for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let code = self.code.map_or("none".to_owned(), |code| code.to_string());
-        write!(f, "{} {}: {code}", self.verb, self.name)
+        let other = if self.seat == 0 { "" } else { ", by the other one" };
+        write!(f, "{} {}: {code}{other}", self.verb, self.name)
     }
 }
 
