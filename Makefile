@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind corruption fuzz upstream bench
+	test-cluster differential faults laws nodes left-behind corruption fuzz leaders upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -113,6 +113,11 @@ fuzz: ## Any text and any object, to each parser and to what decides on it, FUZZ
 	@command -v c++ > /dev/null || { echo 'libFuzzer is C++: install a compiler, on Debian with apt-get install g++' >&2; exit 1; }
 	cd fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --release --locked --target $(TARGET)
 	fuzz/run $(FUZZ_SECONDS) target/$(TARGET)/release
+
+CHANGES ?= 100
+
+leaders: prerequisites kubernetes operator ## CHANGES ends of a leader while it works: killed, stopped, cut off, robbed of its lease (10 minutes)
+	cargo run --quiet --locked --package batchjob-tests --bin leaders -- --changes $(CHANGES) --report docs/reliability; status=$$?; $(CLUSTER) sweep; exit $$status
 
 ROUNDS ?= 4
 

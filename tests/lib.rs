@@ -3,5 +3,6 @@
 pub mod corruption;
 pub mod faults;
 pub mod kubernetes;
+pub mod leaders;
 pub mod recorder;
 pub mod support;

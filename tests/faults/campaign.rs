@@ -54,6 +54,15 @@ pub async fn until_collected(kubernetes: &Kubernetes) -> Result<()> {
     .await
 }
 
+/// For a proxy: what comes of a request is the operator's to see.
+pub(crate) async fn sends_once(kubernetes: &Kubernetes) -> Result<Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubernetes.kubeconfig())?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    config.proxy_url = None;
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
 /// Plays plans, and remembers what the workloads come to without faults.
 pub struct Campaign<'a> {
     kubernetes: &'a Kubernetes,
@@ -77,12 +86,7 @@ pub struct Verdict {
 
 impl<'a> Campaign<'a> {
     pub async fn new(kubernetes: &'a Kubernetes, at_once: usize, quiet: Duration) -> Result<Campaign<'a>> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(kubernetes.kubeconfig())?;
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        config.proxy_url = None;
-        // What comes of a request is the operator's to see.
-        config.default_retry = false;
-        let api_server = Client::try_from(config)?;
+        let api_server = sends_once(kubernetes).await?;
         Ok(Campaign { kubernetes, api_server, at_once, quiet, free: Mutex::default(), references: BTreeMap::new() })
     }
 

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fault::{Fault, Kind, WriteFault};
 use request::{Call, Target};
-use state::State;
+use state::{Answered, State};
 pub use state::{Told, Written};
 
 /// How much later an answer comes that is late.
@@ -64,11 +64,26 @@ struct Seat {
     pid: Mutex<Option<Pid>>,
     /// Its connections end when this changes.
     connections: tokio::sync::watch::Sender<u64>,
+    gate: tokio::sync::watch::Sender<Gate>,
+}
+
+/// Whether anything of an operator comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    /// Nothing does, and nobody says so. What was on its way is lost.
+    Hole,
+    /// The same; but its writes come after all, when it is opened.
+    Slow,
 }
 
 impl Proxy {
     pub async fn start(api_server: kube::Client, faults: &[Fault], n_operators: usize) -> Result<Proxy> {
-        let seat = |_| Seat { pid: Mutex::new(None), connections: tokio::sync::watch::Sender::new(0) };
+        let seat = |_| Seat {
+            pid: Mutex::new(None),
+            connections: tokio::sync::watch::Sender::new(0),
+            gate: tokio::sync::watch::Sender::new(Gate::Open),
+        };
         let core = Arc::new(Core {
             api_server,
             state: Mutex::new(State::new(faults)),
@@ -87,6 +102,15 @@ impl Proxy {
     /// From now on the operator in that seat is this process.
     pub fn seat(&self, seat: usize, pid: u32) {
         *unpoisoned(&self.core.seats[seat].pid) = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    }
+
+    /// Opens or shuts the way of that operator, and of no other. When it is opened the connections break on which nothing
+    /// was heard.
+    pub fn set_gate(&self, seat: usize, gate: Gate) {
+        if gate == Gate::Open {
+            self.core.cut(seat);
+        }
+        self.core.seats[seat].gate.send_replace(gate);
     }
 
     /// Changes with everything that is noted.
@@ -145,6 +169,11 @@ impl Core {
         self.changed.send_replace(());
     }
 
+    fn pid(&self, seat: usize) -> Option<u32> {
+        let pid = *unpoisoned(&self.seats[seat].pid);
+        pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+    }
+
     /// Kills the operator, and answers when it is dead: what it would do with what comes next it cannot.
     async fn kill(&self, seat: usize) {
         let pid = unpoisoned(&self.seats[seat].pid).take();
@@ -157,6 +186,17 @@ impl Core {
         }
         self.cut(seat);
         self.tell();
+    }
+
+    fn gate(&self, seat: usize) -> Gate {
+        *self.seats[seat].gate.borrow()
+    }
+
+    /// Waits until something of that operator comes through.
+    async fn until_open(&self, seat: usize) {
+        let mut gate = self.seats[seat].gate.subscribe();
+        // The sender is of `self`.
+        let _ = gate.wait_for(|&gate| gate == Gate::Open).await;
     }
 
     /// Breaks all connections of a seat.
@@ -211,16 +251,22 @@ async fn serve_connection(core: Arc<Core>, stream: TcpStream, seat: usize) {
 async fn serve(core: Arc<Core>, seat: usize, request: Request<Incoming>) -> Result<Response<Stream>, Broken> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Broken)?.to_bytes();
-    match Call::of(&head) {
+    let call = Call::of(&head);
+    if let Call::Write(target) = call {
         // The connection may break meanwhile, as it does when the operator is killed; what has begun goes on.
-        Call::Write(target) => tokio::spawn(write(core, seat, target, head, body)).await.map_err(|_| Broken)?,
+        return tokio::spawn(write(core, seat, target, head, body)).await.map_err(|_| Broken)?;
+    }
+    core.until_open(seat).await;
+    let answer = match call {
         Call::List(kind) => list(&core, kind, head, body).await,
-        Call::Watch { kind, version } => watch::watch(core, seat, kind, version, head, body).await,
-        Call::Other => match core.send(head, body).await {
+        Call::Watch { kind, version } => watch::watch(core.clone(), seat, kind, version, head, body).await,
+        Call::Write(_) | Call::Other => match core.send(head, body).await {
             Ok(answer) => Ok(answer.map(|body| body.map_err(|_| Broken).boxed_unsync())),
             Err(error) => Ok(unreachable(&error)),
         },
-    }
+    };
+    core.until_open(seat).await;
+    answer
 }
 
 async fn write(
@@ -231,16 +277,31 @@ async fn write(
     body: Bytes,
 ) -> Result<Response<Stream>, Broken> {
     let is_create = head.method == http::Method::POST;
-    let (n, fault) = core.state().number_write(seat, target);
+    let pid = core.pid(seat);
+    let (n, fault) = core.state().number_write(seat, pid, target);
     core.tell();
-    let over = |core: &Core, code| {
-        core.state().answered(n, code);
+    let over = |core: &Core, answered| {
+        core.state().answered(n, answered);
         core.tell();
     };
+    match core.gate(seat) {
+        Gate::Open => {}
+        Gate::Hole => {
+            core.until_open(seat).await;
+            return Err(Broken);
+        }
+        Gate::Slow => {
+            core.until_open(seat).await;
+            let answer = core.exchange(head, body).await;
+            // Whoever comes so late is not asked whether it leads: it did when it was sent.
+            over(&core, Answered { version: None, ..answered(&answer) });
+            return Err(Broken);
+        }
+    }
     let refusal = match fault {
         Some(WriteFault::KillBefore) => {
             core.kill(seat).await;
-            over(&core, None);
+            over(&core, Answered::default());
             return Err(Broken);
         }
         Some(WriteFault::Conflict) if is_create => Some((StatusCode::CONFLICT, "AlreadyExists")),
@@ -250,33 +311,41 @@ async fn write(
         _ => None,
     };
     if let Some((code, reason)) = refusal {
-        over(&core, None);
+        over(&core, Answered::default());
         return Ok(refuse(code, reason));
     }
     let answer = core.exchange(head, body).await;
-    let code = answer.as_ref().map(|answer| answer.status().as_u16()).ok();
+    let answered = answered(&answer);
     match fault {
         Some(WriteFault::KillAfter) => {
             core.kill(seat).await;
-            over(&core, code);
+            over(&core, answered);
             return Err(Broken);
         }
         Some(WriteFault::Swallow) => {
-            over(&core, code);
+            over(&core, answered);
             return Err(Broken);
         }
         Some(WriteFault::Timeout) => {
-            over(&core, code);
+            over(&core, answered);
             return Ok(refuse(StatusCode::GATEWAY_TIMEOUT, "Timeout"));
         }
         Some(WriteFault::Late) => sleep(LATE).await,
         _ => {}
     }
-    over(&core, code);
+    over(&core, answered);
+    core.until_open(seat).await;
     match answer {
         Ok(answer) => Ok(answer.map(whole)),
         Err(error) => Ok(unreachable(&error)),
     }
+}
+
+fn answered(answer: &Result<Response<Bytes>>) -> Answered {
+    let Ok(answer) = answer else { return Answered::default() };
+    let object = || serde_json::from_slice(answer.body()).ok();
+    let version = if answer.status().is_success() { object().as_ref().and_then(state::version) } else { None };
+    Answered { code: Some(answer.status().as_u16()), version }
 }
 
 async fn list(core: &Core, kind: Kind, head: http::request::Parts, body: Bytes) -> Result<Response<Stream>, Broken> {
@@ -285,7 +354,9 @@ async fn list(core: &Core, kind: Kind, head: http::request::Parts, body: Bytes) 
         core.tell();
         return Ok(answer(StatusCode::OK, &old));
     }
-    match core.exchange(head, body).await {
+    let answer = core.exchange(head, body).await;
+    core.state().heard_of(answered(&answer).version.unwrap_or_default());
+    match answer {
         Ok(answer) => Ok(answer.map(whole)),
         Err(error) => Ok(unreachable(&error)),
     }

@@ -384,7 +384,8 @@ fn describe(world: &World) -> String {
     )
 }
 
-fn kubeconfig(kubernetes: &Kubernetes, address: SocketAddr) -> Result<PathBuf> {
+/// For an operator that finds the API server there.
+pub(crate) fn kubeconfig(kubernetes: &Kubernetes, address: SocketAddr) -> Result<PathBuf> {
     let path = kubernetes.folder().join(format!("proxy-{}.kubeconfig", address.port()));
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "proxy",

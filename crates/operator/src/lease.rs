@@ -63,18 +63,15 @@ struct Leadership {
 impl Term {
     /// For an operator that is alone: it never ends.
     pub fn for_ever() -> Term {
-        let ages = Duration::from_secs(100 * 365 * 86_400);
-        let leadership = Leadership { number: 1, until: Some(Instant::now() + ages) };
+        Term::until(Instant::now() + Duration::from_secs(100 * 365 * 86_400))
+    }
+
+    pub(crate) fn until(until: Instant) -> Term {
+        let leadership = Leadership { number: 1, until: Some(until) };
         Term { number: 1, leadership: watch::channel(leadership).1 }
     }
 
-    /// Whether a write may be sent now.
-    pub fn is_on(&self) -> bool {
-        let Leadership { number, until } = *self.leadership.borrow();
-        number == self.number && until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Until it is over.
+    /// Until it is over: from then on no write may be sent.
     pub async fn ended(&self) {
         let mut leadership = self.leadership.clone();
         loop {

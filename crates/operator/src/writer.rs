@@ -44,12 +44,15 @@ impl Writer {
     async fn limited<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T> {
         // The semaphore is never closed.
         let _turn = self.in_flight.acquire().await;
-        if !self.term.is_on() {
-            return Err(WriteError::TermEnded);
-        }
-        match tokio::time::timeout(self.time_limit, request).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(WriteError::TimedOut(self.time_limit)),
+        // The term is looked at before each step of the request: one that waits for its connection, or whose process was
+        // stopped meanwhile, is not sent when the term is over.
+        tokio::select! {
+            biased;
+            () = self.term.ended() => Err(WriteError::TermEnded),
+            answer = tokio::time::timeout(self.time_limit, request) => match answer {
+                Ok(answer) => Ok(answer?),
+                Err(_) => Err(WriteError::TimedOut(self.time_limit)),
+            }
         }
     }
 
@@ -266,6 +269,27 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_after_the_term() {
+        let client =
+            Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"))).expect("a client");
+        let began = tokio::time::Instant::now();
+        let (term, over) = (Duration::from_secs(10), Duration::from_secs(12));
+        let writer = Writer::new(client, 1, Duration::from_secs(30), Term::until(began + term));
+        // What waits for a connection.
+        let mut is_sent = false;
+        let request = async {
+            tokio::time::sleep_until(began + over).await;
+            is_sent = true;
+            Ok(())
+        };
+        assert!(matches!(writer.limited(request).await, Err(WriteError::TermEnded)));
+        assert_eq!(began.elapsed(), term);
+        // What waits for its turn, or comes later.
+        assert!(matches!(writer.limited(async { Ok(()) }).await, Err(WriteError::TermEnded)));
+        assert!(!is_sent);
+    }
 
     #[test]
     fn every_field_of_a_status_is_written() {

@@ -18,12 +18,28 @@ const HELD: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Written {
     pub seat: usize,
+    /// The operator's process.
+    pub pid: Option<u32>,
+    /// When it came.
+    pub at: Instant,
     /// "post pods", "put batchjobs/status".
     pub verb: String,
     /// Empty for a create.
     pub name: String,
     /// What the API server said; None if it was not asked, or not heard.
     pub code: Option<u16>,
+    /// The version that it made. None if it has changed nothing, as far as is known.
+    pub made: Option<u64>,
+    /// The newest version that anybody knew of when it came.
+    known: u64,
+}
+
+/// What the API server said to a write; nothing, if it was not asked, or not heard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answered {
+    pub(super) code: Option<u16>,
+    /// Of the object in the answer.
+    pub(super) version: Option<u64>,
 }
 
 /// An event that the API server has told.
@@ -50,6 +66,8 @@ pub(super) struct State {
     n_of_kind: BTreeMap<Kind, usize>,
     pub(super) killed: Vec<usize>,
     past: Option<Past>,
+    /// The newest version that was heard of.
+    latest: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +104,11 @@ pub(super) enum After {
     Kill,
 }
 
+/// Of an object, or of a list.
+pub(super) fn version(object: &Value) -> Option<u64> {
+    object["metadata"]["resourceVersion"].as_str()?.parse().ok()
+}
+
 impl State {
     pub(super) fn new(faults: &[Fault]) -> State {
         State {
@@ -96,6 +119,7 @@ impl State {
             n_of_kind: BTreeMap::new(),
             killed: Vec::new(),
             past: None,
+            latest: 0,
         }
     }
 
@@ -117,9 +141,15 @@ impl State {
     }
 
     /// The write's number, and what is to go wrong with it.
-    pub(super) fn number_write(&mut self, seat: usize, target: Target) -> (usize, Option<WriteFault>) {
+    pub(super) fn number_write(
+        &mut self,
+        seat: usize,
+        pid: Option<u32>,
+        target: Target,
+    ) -> (usize, Option<WriteFault>) {
         let Target { verb, name } = target;
-        self.writes.push(Written { seat, verb, name, code: None });
+        let (at, known) = (Instant::now(), self.latest);
+        self.writes.push(Written { seat, pid, at, verb, name, code: None, made: None, known });
         let n = self.writes.len();
         for (fault, stage) in &mut self.faults {
             if let Fault::Write(what, at) = fault
@@ -132,8 +162,17 @@ impl State {
         (n, None)
     }
 
-    pub(super) fn answered(&mut self, n: usize, code: Option<u16>) {
-        self.writes[n - 1].code = code;
+    /// The newest version that somebody has told of.
+    pub(super) fn heard_of(&mut self, version: u64) {
+        self.latest = self.latest.max(version);
+    }
+
+    pub(super) fn answered(&mut self, n: usize, answered: Answered) {
+        let write = &mut self.writes[n - 1];
+        write.code = answered.code;
+        // What changes nothing is answered with a version that was there before.
+        write.made = answered.version.filter(|&version| version > write.known);
+        self.heard_of(answered.version.unwrap_or_default());
         for (fault, stage) in &mut self.faults {
             if matches!(fault, Fault::Write(_, at) if *at == n) {
                 *stage = Stage::Over { at: Instant::now() };
@@ -144,7 +183,8 @@ impl State {
     /// Notes an event; answers with where it is in `told`, and whether it is new: a watch that begins anew may tell again.
     pub(super) fn number_event(&mut self, kind: Kind, change: &str, object: &Value) -> (usize, bool) {
         let meta = &object["metadata"];
-        let version = meta["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or_default();
+        let version = version(object).unwrap_or_default();
+        self.heard_of(version);
         let key = (kind, version, change.to_owned());
         if let Some(&place) = self.places.get(&key) {
             return (place, false);

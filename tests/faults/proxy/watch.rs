@@ -179,6 +179,11 @@ impl Watch {
     }
 
     async fn send(&self, line: Bytes) -> Next {
+        tokio::select! {
+            () = self.core.until_open(self.seat) => {}
+            // Whoever listened has gone.
+            () = self.lines.closed() => return Next::End,
+        }
         match self.lines.send(Ok(Frame::data(line))).await {
             Ok(()) => Next::Go,
             Err(_) => Next::End,
