@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use batchjob_tests::faults::campaign::until_collected;
+use batchjob_tests::leaders::change::{Change, Times};
+use batchjob_tests::leaders::{judge, lane};
 use batchjob_tests::support::Operator;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -100,5 +103,25 @@ async fn who_slept_too_long_writes_no_more() -> Result<()> {
     let passes = metric(&leader, "job_controller_job_syncs_total", "").await?;
     goes_on(&stage).await?;
     assert_eq!(metric(&leader, "job_controller_job_syncs_total", "").await?, passes);
+    Ok(())
+}
+
+/// One change of each kind, with jobs going on; many more are `make leaders`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_ends_a_leader_breaks_no_law() -> Result<()> {
+    let kubernetes = kubernetes().await?;
+    until_collected(kubernetes).await?;
+    let played = Change::KINDS.map(|change| async move {
+        let played = lane::play(kubernetes, Times::SHORT, &[change]).await;
+        played.with_context(|| change.to_string())
+    });
+    for played in futures::future::try_join_all(played).await? {
+        let (change, is_other) = (played.rounds[0].change, played.rounds[0].is_other);
+        let judged = judge::judge(played)?;
+        assert!(judged.violations.is_empty(), "{change}: {}", judged.violations.join("\n"));
+        assert!(judged.n_writes > 0, "{change}: who wrote is not known");
+        // Whose lease is taken away may be the one that has it again.
+        assert!(is_other || matches!(change, Change::Deleted | Change::Stolen), "{change}: the same one leads");
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! What comes without faults is found by three runs: where they differ nothing is asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use batchjob_oracle::{Change, End, Event, Law, Object, Oracle, Promises, Violation};
 use serde_json::Value;
@@ -14,8 +15,13 @@ use super::run::Played;
 use super::workload::{Does, of_name};
 use super::world::{Happened, pod_names};
 
+/// How much later than without faults all must have come to its end, counted from the last fault.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(15);
+
 /// What a workload comes to without faults.
 pub struct Reference {
+    /// From the beginning to the end of everything, in the slowest run: it depends on what else the machine does.
+    took: Duration,
     account: Account,
     /// What is not the same in every run.
     unsteady: BTreeSet<String>,
@@ -39,6 +45,7 @@ impl Reference {
         let shortest = runs.iter().min_by_key(|run| run.told.len());
         let complaints = runs.iter().flat_map(|run| run.complaints.iter().cloned().chain(broken_laws(run)));
         Reference {
+            took: runs.iter().map(|run| run.converged_after).max().unwrap_or_default(),
             account,
             unsteady,
             n_writes: runs.iter().map(|run| run.writes.len()).min().unwrap_or_default(),
@@ -55,6 +62,12 @@ impl Reference {
     /// Everything that is wrong with it, a sentence each.
     pub fn violations(&self, played: &Played) -> Vec<String> {
         let mut violations = played.complaints.clone();
+        if played.converged_after > self.took + CONVERGES_WITHIN {
+            let (late, took) = (played.converged_after, self.took);
+            violations.push(format!(
+                "it came to its end only {late:.1?} after the last fault; without faults all takes {took:.1?}"
+            ));
+        }
         violations.extend(broken_laws(played));
         let different = differences(&self.account, &account(&played.happened));
         // Of two leaders the slower one may still do what was right before the other one's last word: a pod that was stopped

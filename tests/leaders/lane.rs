@@ -196,8 +196,9 @@ impl<'a> Lane<'a> {
 
         let (at, since) = (now(), Instant::now());
         let by_other = move |write: &Written| write.pid != Some(pid) && write.at > since;
-        let by_any = move |write: &Written| write.at > since;
         let limit = self.times.until_work(change);
+        // Whose write says that work goes on: that of another one, or of anybody from some moment on.
+        let mut by_whom: (bool, Instant) = (true, since);
         match change {
             Change::Term => {
                 let next = self.operators.remove(seat);
@@ -226,18 +227,22 @@ impl<'a> Lane<'a> {
                 });
                 kill_process(raw(pid)?, Signal::CONT)?;
                 both.1?;
-                self.until_written(1, limit, by_any).await?;
+                if !is_replaced {
+                    by_whom = (false, Instant::now());
+                    self.until_written(1, limit, move |write| write.at > by_whom.1).await?;
+                }
             }
             Change::Deleted => {
                 self.leases().delete(LEASE, &DeleteParams::default()).await?;
                 self.until_held(limit).await?;
-                self.until_written(1, limit, by_any).await?;
+                by_whom = (false, Instant::now());
+                self.until_written(1, limit, move |write| write.at > by_whom.1).await?;
             }
             Change::Stolen => {
                 self.steal().await?;
                 self.until_held(limit).await?;
-                let held = Instant::now();
-                self.until_written(1, limit, move |write| write.at > held).await?;
+                by_whom = (false, Instant::now());
+                self.until_written(1, limit, move |write| write.at > by_whom.1).await?;
             }
             Change::Hole | Change::Slow => {
                 let gate = if change == Change::Hole { Gate::Hole } else { Gate::Slow };
@@ -247,10 +252,9 @@ impl<'a> Lane<'a> {
                 came?;
             }
         }
-        let first = self.proxy.writes().into_iter().find(|write| match change {
-            Change::Term | Change::Kill | Change::Hole | Change::Slow => by_other(write),
-            Change::Stop(_) | Change::Deleted | Change::Stolen => by_any(write),
-        });
+        let (is_by_other, from) = by_whom;
+        let is_first = |write: &Written| write.at > from && (!is_by_other || write.pid != Some(pid));
+        let first = self.proxy.writes().into_iter().find(is_first);
         let took = first.map_or_else(|| since.elapsed(), |write| write.at - since);
         let next = wait_for("one leads again", LIMIT, async || self.holder().await).await?;
         Ok(Round { change, at, took, is_other: self.operators[next].pid() != pid })
@@ -263,7 +267,8 @@ impl<'a> Lane<'a> {
 
     /// Whoever holds it now has never heard of us, and says nothing more.
     async fn steal(&self) -> Result<()> {
-        let now = now().to_string();
+        // A Lease holds microseconds, and takes nothing finer.
+        let now = now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
         let stolen = Patch::Merge(json!({ "spec": {
             "holderIdentity": "a thief", "leaseDurationSeconds": self.times.lease.as_secs(),
             "acquireTime": now, "renewTime": now,
