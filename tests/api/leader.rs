@@ -118,7 +118,7 @@ async fn whatever_ends_a_leader_breaks_no_law() -> Result<()> {
     for played in futures::future::try_join_all(played).await? {
         let (change, is_other) = (played.rounds[0].change, played.rounds[0].is_other);
         let judged = judge::judge(played)?;
-        assert!(judged.violations.is_empty(), "{change}: {}", judged.violations.join("\n"));
+        assert!(judged.violations.is_empty(), "{change}: {:#?}\n{}", judged.violations, judged.explanation);
         assert!(judged.n_writes > 0, "{change}: who wrote is not known");
         // Whose lease is taken away may be the one that has it again.
         assert!(is_other || matches!(change, Change::Deleted | Change::Stolen), "{change}: the same one leads");

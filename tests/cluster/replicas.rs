@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use crate::installed::{Installed, SYSTEM, alone, chart, shared};
 use crate::story::{Story, phase, script, tell};
 
-/// How soon after a leader is told to go the other one leads.
-const HANDED_OVER: Duration = Duration::from_secs(3);
+/// How soon after a leader's pod is deleted the other one leads: less than the lease duration, for which it would be waited
+/// if it went without a word. That it takes 3 s from the signal on is asked of the process, in `api/leader.rs`; here a busy
+/// node has to pass the signal on.
+const HANDED_OVER: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn one_goes_and_the_other_leads() -> Result<()> {
@@ -151,8 +153,7 @@ async fn only_those_who_stand_by_for_each_other_have_a_lease_and_a_budget() -> R
     let (helm, chart) = (&shared().await?.helm, chart()?);
     for (replicas, are_several) in [("replicas=0", false), ("replicas=1", false), ("replicas=2", true)] {
         let text = helm.run(&["template", "batchjob", &chart, "--set", replicas]).await?;
-        for words in ["kind: PodDisruptionBudget", "resources: [leases]", "topologySpreadConstraints:", "RollingUpdate"]
-        {
+        for words in ["kind: PodDisruptionBudget", "resources: [leases]", "[pod-template-hash]", "RollingUpdate"] {
             assert_eq!(text.contains(words), are_several, "{words} with {replicas}: {text}");
         }
         assert_eq!(text.contains("--leader-elect=false"), !are_several, "{replicas}: {text}");
@@ -179,7 +180,7 @@ async fn the_budget_and_the_spread_select_the_replicas() -> Result<()> {
         let constraints = pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_ref());
         let constraint = constraints.and_then(|them| them.first()).context("the pod has a constraint")?;
         assert_eq!(constraint.topology_key, "kubernetes.io/hostname");
-        // The API server has added the hash of the template.
+        // That only pods of the same template count is beside these.
         let labels = constraint.label_selector.as_ref().and_then(|it| it.match_labels.clone()).unwrap_or_default();
         for (name, value) in &labels {
             assert_eq!(pod.labels().get(name), Some(value), "{name}");

@@ -16,6 +16,8 @@ use super::lane::{LEASE, Played, is_of};
 /// What is wrong with a lane, a sentence each; and how many writes are known by their writer.
 pub struct Judged {
     pub violations: Vec<String>,
+    /// The histories of the jobs that they are about.
+    pub explanation: String,
     pub n_writes: u64,
     /// How many of these came while the Lease had been taken away by force, and the leader could not know of it yet.
     pub n_unknowing: u64,
@@ -57,13 +59,11 @@ pub fn judge(mut played: Played) -> Result<Judged> {
     let n_unknowing = (n_broken - broken.len()) as u64;
     let mut violations: Vec<String> =
         broken.iter().map(|violation| format!("{}: {violation}", played.namespace)).collect();
-    if !broken.is_empty() {
-        violations.push(played.history.explain(&broken));
-    }
     if played.logs.iter().any(|log| log.contains("panicked")) {
         violations.push(format!("{}: an operator has panicked", played.namespace));
     }
-    Ok(Judged { violations, n_writes, n_unknowing })
+    let explanation = if broken.is_empty() { String::new() } else { played.history.explain(&broken) };
+    Ok(Judged { violations, explanation, n_writes, n_unknowing })
 }
 
 /// All who have ever held the Lease.

@@ -87,10 +87,11 @@ async fn play_all(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64>
         }
         summary.n_jobs += played.n_jobs;
         summary.n_events += played.history.entries.len() as u64;
-        let Judged { violations, n_writes, n_unknowing } = judge(played)?;
+        let Judged { violations, explanation, n_writes, n_unknowing } = judge(played)?;
         summary.n_writes += n_writes;
         summary.n_unknowing += n_unknowing;
         violations.iter().for_each(|violation| println!("==== lane {n}: {violation}"));
+        print!("{explanation}");
         summary.violations.extend(violations);
     }
     let report = report(&summary, arguments, began_at.elapsed())?;
