@@ -23,7 +23,7 @@ async fn one_goes_and_the_other_leads() -> Result<()> {
     let installed = alone(&[]).await?;
     tell(installed, "replicas", async |story| {
         let mut spec = script("Never", "until [ -e /tmp/go ]; do sleep 0.2; done");
-        spec["completionMode"] = json!("Indexed");
+        (spec["completions"], spec["completionMode"]) = (json!(1), json!("Indexed"));
         story.create("long", spec).await?;
         let long = story.running("long", 1).await?;
 
@@ -159,7 +159,7 @@ async fn only_those_who_stand_by_for_each_other_have_a_lease_and_a_budget() -> R
         assert_eq!(text.contains("--leader-elect=false"), !are_several, "{replicas}: {text}");
     }
     let without = helm.run(&["template", "batchjob", &chart, "--set", "podDisruptionBudget.enabled=false"]).await?;
-    assert!(!without.contains("PodDisruptionBudget"), "{without}");
+    assert!(!without.contains("kind: PodDisruptionBudget"), "{without}");
     let one = r#"topologySpreadConstraints=[{"topologyKey":"rack","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule"}]"#;
     let others = helm.run(&["template", "batchjob", &chart, "--set-json", one]).await?;
     assert!(others.contains("topologyKey: rack") && !others.contains("kubernetes.io/hostname"), "{others}");

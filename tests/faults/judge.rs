@@ -15,8 +15,9 @@ use super::run::Played;
 use super::workload::{Does, of_name};
 use super::world::{Happened, pod_names};
 
-/// How much later than without faults all must have come to its end, counted from the last fault.
-const CONVERGES_WITHIN: Duration = Duration::from_secs(15);
+/// How much later than without faults all must have come to its end, counted from the last fault. On a machine with nothing
+/// else to do it is a third of that: reports tell the slowest.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a workload comes to without faults.
 pub struct Reference {

@@ -291,6 +291,7 @@ async fn write(
             return Err(Broken);
         }
         Gate::Slow => {
+            core.state().kept_back(n);
             core.until_open(seat).await;
             let answer = core.exchange(head, body).await;
             // Whoever comes so late is not asked whether it leads: it did when it was sent.

@@ -37,9 +37,9 @@ const LEASE: [&str; 8] = [
     "--leader-elect=true",
     "--leader-elect-resource-name=operator",
     "--leader-elect-lease-duration",
-    "4s",
+    "6s",
     "--leader-elect-renew-deadline",
-    "3s",
+    "4s",
     "--leader-elect-retry-period",
     "1s",
 ];

@@ -21,6 +21,8 @@ pub struct Judged {
     pub n_writes: u64,
     /// How many of these came while the Lease had been taken away by force, and the leader could not know of it yet.
     pub n_unknowing: u64,
+    /// How many were sent by one that led and came when another one did; and how many of these the API server took.
+    pub n_late: (u64, u64),
 }
 
 pub fn judge(mut played: Played) -> Result<Judged> {
@@ -31,6 +33,9 @@ pub fn judge(mut played: Played) -> Result<Judged> {
         let name = holders.iter().find(|holder| is_of(holder, pid)).cloned();
         writers.insert(version, name.unwrap_or_else(|| format!("process {pid}, which never led").into()));
     }
+    let late = || played.writes.iter().filter(|write| write.is_late);
+    let n_taken = late().filter(|write| write.code.is_some_and(|code| code < 300)).count();
+    let n_late = (late().count() as u64, n_taken as u64);
     let mut n_writes = 0;
     for entry in &mut played.history.entries {
         if let Some(writer) = writers.get(&entry.event.revision) {
@@ -63,7 +68,7 @@ pub fn judge(mut played: Played) -> Result<Judged> {
         violations.push(format!("{}: an operator has panicked", played.namespace));
     }
     let explanation = if broken.is_empty() { String::new() } else { played.history.explain(&broken) };
-    Ok(Judged { violations, explanation, n_writes, n_unknowing })
+    Ok(Judged { violations, explanation, n_writes, n_unknowing, n_late })
 }
 
 /// All who have ever held the Lease.

@@ -48,6 +48,7 @@ struct Summary {
     n_jobs: u64,
     n_writes: u64,
     n_unknowing: u64,
+    n_late: (u64, u64),
     n_events: u64,
     n_other: u64,
     violations: Vec<String>,
@@ -87,9 +88,10 @@ async fn play_all(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64>
         }
         summary.n_jobs += played.n_jobs;
         summary.n_events += played.history.entries.len() as u64;
-        let Judged { violations, explanation, n_writes, n_unknowing } = judge(played)?;
+        let Judged { violations, explanation, n_writes, n_unknowing, n_late } = judge(played)?;
         summary.n_writes += n_writes;
         summary.n_unknowing += n_unknowing;
+        summary.n_late = (summary.n_late.0 + n_late.0, summary.n_late.1 + n_late.1);
         violations.iter().for_each(|violation| println!("==== lane {n}: {violation}"));
         print!("{explanation}");
         summary.violations.extend(violations);
@@ -125,6 +127,10 @@ fn report(summary: &Summary, arguments: &Arguments, took: Duration) -> Result<Re
     details.push(format!(
         "{} writes came from a leader whose Lease somebody else had deleted or overwritten, before its next renewal told it so.",
         summary.n_unknowing
+    ));
+    let (n_late, n_taken) = summary.n_late;
+    details.push(format!(
+        "{n_late} writes of a leader that was cut off came when another one led; the API server took {n_taken} of them."
     ));
     Ok(Report {
         name: "leaders".to_owned(),

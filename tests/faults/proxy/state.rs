@@ -30,6 +30,8 @@ pub struct Written {
     pub code: Option<u16>,
     /// The version that it made. None if it has changed nothing, as far as is known.
     pub made: Option<u64>,
+    /// It was kept back until the way was open again.
+    pub is_late: bool,
     /// The newest version that anybody knew of when it came.
     known: u64,
 }
@@ -149,7 +151,7 @@ impl State {
     ) -> (usize, Option<WriteFault>) {
         let Target { verb, name } = target;
         let (at, known) = (Instant::now(), self.latest);
-        self.writes.push(Written { seat, pid, at, verb, name, code: None, made: None, known });
+        self.writes.push(Written { seat, pid, at, verb, name, code: None, made: None, is_late: false, known });
         let n = self.writes.len();
         for (fault, stage) in &mut self.faults {
             if let Fault::Write(what, at) = fault
@@ -160,6 +162,10 @@ impl State {
             }
         }
         (n, None)
+    }
+
+    pub(super) fn kept_back(&mut self, n: usize) {
+        self.writes[n - 1].is_late = true;
     }
 
     /// The newest version that somebody has told of.
