@@ -25,8 +25,8 @@ use crate::stage;
 use play::{Played, play};
 use sequence::Kind;
 
-const SEQUENCES: u64 = 300;
-const FAMILIES: u64 = 30;
+const SEQUENCES: u64 = 200;
+const FAMILIES: u64 = 20;
 /// How many are played at a time: the real one is what takes the time.
 const AT_A_TIME: usize = 8;
 /// So many differences are enough to read.

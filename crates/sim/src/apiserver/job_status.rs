@@ -169,16 +169,28 @@ fn indexes(new: &Value, old: &Value, spec: &Value, is_indexed: bool, wrong: &mut
         "cannot set non-null failedIndexes when backoffLimitPerIndex is null",
     );
     let is_overlap_asked = has_changed("failedIndexes") || has_changed("completedIndexes");
-    if let Some((completed, failed)) = parsed.filter(|_| is_overlap_asked && new.get("failedIndexes").is_some()) {
-        let overlaps = match (&completed, &failed) {
-            (Some(completed), Some(failed)) => {
-                failed.iter().any(|&(first, last)| completed.iter().any(|&(from, to)| first <= to && from <= last))
-            }
-            // It cannot be said: that is an error too.
-            _ => true,
-        };
-        wrong(overlaps, "failedIndexes", "failedIndexes and completedIndexes overlap");
+    if let Some(n) = spec["completions"].as_i64().filter(|_| is_overlap_asked && new.get("failedIndexes").is_some()) {
+        let are_apart = completed.is_empty() || failed.is_empty() || !overlap(completed, failed, n);
+        wrong(!are_apart, "failedIndexes", "failedIndexes and completedIndexes overlap");
     }
+}
+
+/// Whether two lists of ranges have an index in common; what is no range is passed over
+/// (`validateFailedIndexesNotOverlapCompleted`).
+fn overlap(completed: &str, failed: &str, n: i64) -> bool {
+    let mut completed = completed.split(',').filter_map(|part| range(part, n)).peekable();
+    let mut failed = failed.split(',').filter_map(|part| range(part, n)).peekable();
+    while let (Some(&(from, to)), Some(&(first, last))) = (completed.peek(), failed.peek()) {
+        if from <= last && first <= to {
+            return true;
+        }
+        if from <= first {
+            completed.next();
+        } else {
+            failed.next();
+        }
+    }
+    false
 }
 
 /// Ranges such as "0-3,7", ascending and below `n`; None if it is not that (`validateIndexesFormat`).
@@ -188,14 +200,19 @@ fn parse(text: &str, n: i64) -> Option<Vec<(i64, i64)>> {
         return Some(ranges);
     }
     for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-        let is_in_order = ranges.last().is_none_or(|&(_, before)| before < first);
-        let is_range = !part.contains('-') || first < last;
-        if first < 0 || last >= n || !is_in_order || !is_range {
+        let (first, last) = range(part, n)?;
+        if ranges.last().is_some_and(|&(_, before)| before >= first) {
             return None;
         }
         ranges.push((first, last));
     }
     Some(ranges)
+}
+
+/// One range, such as "7" or "0-3", below `n` (`parseIndexInterval`).
+fn range(part: &str, n: i64) -> Option<(i64, i64)> {
+    let (first, last) = part.split_once('-').unwrap_or((part, part));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    let is_good = 0 <= first && last < n && (first < last || !part.contains('-'));
+    is_good.then_some((first, last))
 }
