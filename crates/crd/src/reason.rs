@@ -40,12 +40,14 @@ pub const TOO_MANY_OPEN_INDEXES: &str = "TooManyOpenIndexes";
 
 // What the API server answered when a pod was to be created.
 
-/// The template makes no valid pod; nothing happens until somebody creates the job anew.
+/// The template makes no valid pod. It is tried again when the spec changes, and else ever more slowly.
 pub const POD_TEMPLATE_REJECTED: &str = "PodTemplateRejected";
 /// A ResourceQuota of the namespace is used up; it is tried again, slowly.
 pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
 /// The operator, or an admission policy, does not allow the pod; it is tried again, slowly.
 pub const POD_CREATE_FORBIDDEN: &str = "PodCreateForbidden";
+/// An admission webhook that is to be asked about every pod cannot be called; it is tried again, slowly.
+pub const ADMISSION_WEBHOOK_FAILED: &str = "AdmissionWebhookFailed";
 /// The namespace is being deleted.
 pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 

@@ -199,7 +199,9 @@ fn is_failing(job: &Job) -> bool {
 /// What stands in the way of creates now.
 fn obstacle(observed: &Observed) -> Option<&Obstacle> {
     observed.obstacle.as_ref().filter(|obstacle| match obstacle {
-        Obstacle::TemplateRejected { generation, .. } => *generation == observed.job.generation,
+        Obstacle::TemplateRejected { generation, retry_at, .. } => {
+            *generation == observed.job.generation && *retry_at > observed.now
+        }
         Obstacle::NameTaken(_) => false,
         Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => *retry_at > observed.now,
     })

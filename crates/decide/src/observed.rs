@@ -145,8 +145,8 @@ pub enum ContainerState {
 /// What stood in the way of the last creates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// The API server says that the template makes no pod: nothing is tried again until the spec changes.
-    TemplateRejected { generation: i64, message: String },
+    /// The API server says that the template makes no pod: not tried again before the spec changes, or `retry_at`.
+    TemplateRejected { generation: i64, message: String, retry_at: Timestamp },
     /// Something that passes, such as a quota: not tried again before `retry_at`.
     Refused { reason: RefusedReason, message: String, retry_at: Timestamp },
     /// There is a pod already of the name that this attempt has, and it is not the job's: the attempt is passed.
@@ -156,11 +156,21 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// When creates are tried again; None: not until the spec changes.
+    /// What the API server said, if it is for the user.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Obstacle::TemplateRejected { message, .. } | Obstacle::Refused { message, .. } => Some(message),
+            Obstacle::NameTaken(_) | Obstacle::Unanswered { .. } => None,
+        }
+    }
+
+    /// When creates are tried again; None: they are not held back.
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self {
-            Obstacle::TemplateRejected { .. } | Obstacle::NameTaken(_) => None,
-            Obstacle::Refused { retry_at, .. } | Obstacle::Unanswered { retry_at } => Some(*retry_at),
+            Obstacle::NameTaken(_) => None,
+            Obstacle::TemplateRejected { retry_at, .. }
+            | Obstacle::Refused { retry_at, .. }
+            | Obstacle::Unanswered { retry_at } => Some(*retry_at),
         }
     }
 }
@@ -171,6 +181,8 @@ pub enum RefusedReason {
     /// By an admission policy or webhook, or because something that the template names is missing: "serviceaccount …
     /// not found".
     Forbidden,
+    /// There is an admission webhook that cannot be asked.
+    WebhookFailed,
     NamespaceTerminating,
 }
 
@@ -179,6 +191,7 @@ impl RefusedReason {
         match self {
             RefusedReason::QuotaExceeded => reason::QUOTA_EXCEEDED,
             RefusedReason::Forbidden => reason::POD_CREATE_FORBIDDEN,
+            RefusedReason::WebhookFailed => reason::ADMISSION_WEBHOOK_FAILED,
             RefusedReason::NamespaceTerminating => reason::NAMESPACE_TERMINATING,
         }
     }

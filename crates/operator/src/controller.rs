@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchjob_crd::reason;
-use batchjob_decide::observed::{Job, Pod};
+use batchjob_decide::observed::{Job, Obstacle, Pod};
 use batchjob_decide::plan::PodRef;
-use batchjob_decide::{Observed, Plan, decide};
+use batchjob_decide::{Action, Observed, Plan, decide};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ use crate::act::{Actor, Outcome};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::events::Recorder;
-use crate::memory::{Memory, NextTry};
+use crate::memory::{Causes, Memory, NextTry};
 use crate::metrics::{Metrics, PassResult};
 use crate::observe::job::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
@@ -29,6 +29,9 @@ use crate::queue::Queue;
 
 /// At least so long between two status writes of a job that only say how many pods are active and ready.
 const STATUS_REST: Duration = Duration::from_millis(500);
+
+/// How many jobs one tells that its pods are refused no more.
+const TOLD: usize = 2;
 
 /// How long a job that we cannot bear is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
@@ -73,30 +76,58 @@ impl Controller {
     }
 
     async fn pass(&self, key: &JobKey) {
-        let started = Instant::now();
-        match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key, self.clock.now()) {
-            Snapshot::Job { record, mut observed } => {
-                let memory = self.memory_of(&record);
-                observed.obstacle = memory.obstacle;
-                let plan = decide(&observed);
-                if let Some(until) = memory.status_rests_until.filter(|&until| plan.can_wait && Instant::now() < until)
-                {
-                    self.queue.add_at(key, until);
-                    return;
+        let mut has_turn = false;
+        loop {
+            match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key, self.clock.now()) {
+                Snapshot::Job { record, mut observed } => {
+                    let memory = self.memory_of(&record);
+                    observed.obstacle.clone_from(&memory.obstacle);
+                    let plan = decide(&observed);
+                    if let Some(until) = rests_until(&memory, &observed, &plan).filter(|&until| Instant::now() < until)
+                    {
+                        self.queue.add_at(key, until);
+                        return;
+                    }
+                    if !plan.is_empty() && !has_turn {
+                        has_turn = true;
+                        if self.actor.writer.outage.turn().await {
+                            // What was decided may be old by now.
+                            continue;
+                        }
+                    }
+                    self.carry_out(&record, &observed, plan, memory).await;
+                    if observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
+                        self.let_go_with_all(&record).await;
+                    }
                 }
-                let outcome = self.actor.act(record.clone(), &observed.job, &plan).await;
-                self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
-                self.follow_up(&record, &observed, plan, outcome);
-                if observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
-                    self.let_go_with_all(&record).await;
+                Snapshot::Unreadable { record, error } => self.report_unreadable(&record, &error).await,
+                Snapshot::Gone => {
+                    self.memories().remove(key);
+                    self.queue.forget(key);
                 }
             }
-            Snapshot::Unreadable { record, error } => self.report_unreadable(&record, &error).await,
-            Snapshot::Gone => {
-                self.memories().remove(key);
-                self.queue.forget(key);
+            return;
+        }
+    }
+
+    async fn carry_out(&self, record: &JobRecord, observed: &Observed, plan: Plan, mut memory: Memory) {
+        let started = Instant::now();
+        let writes_status = plan.actions.iter().any(|action| matches!(action, Action::WriteStatus(_)));
+        let causes = Causes::of(observed);
+        let fight = match writes_status && memory.repairs.is_news(&causes) {
+            // Before we write: what the other one has written is ours afterwards.
+            true => Some(self.actor.writer.other_status_writers(&record.key).await.unwrap_or_default()),
+            false => None,
+        };
+        let outcome = self.actor.act(record.clone(), &observed.job, &plan, memory.n_failures).await;
+        self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
+        if outcome.is_counted && writes_status {
+            memory.repairs.wrote(causes);
+            if let Some(others) = fight {
+                self.recorder.warn(record, "StatusReverted", reverted(&others));
             }
         }
+        self.follow_up(record, observed, plan, outcome, memory);
     }
 
     /// Nothing is done about it, but what is deleted must not stay because of us.
@@ -134,13 +165,15 @@ impl Controller {
         }
     }
 
-    fn follow_up(&self, record: &JobRecord, observed: &Observed, plan: Plan, outcome: Outcome) {
+    fn follow_up(&self, record: &JobRecord, observed: &Observed, plan: Plan, outcome: Outcome, mut memory: Memory) {
         let key = &record.key;
-        let mut memory = self.memory_of(record);
         if outcome.is_counted {
             memory.status_rests_until = Some(Instant::now() + STATUS_REST);
         }
         if outcome.n_created > 0 {
+            if memory.is_refused() {
+                self.tell_others_of_better_times(key, observed.now);
+            }
             memory.it_goes_on();
         }
         if outcome.is_counted || outcome.error.is_none() {
@@ -164,22 +197,38 @@ impl Controller {
             return;
         };
         tracing::warn!(job = %key, %error, class = error.label(), "the plan was not carried out");
-        match &error {
-            Error::Refused { message, .. } => {
-                self.recorder.warn(record, "FailedCreate", format!("cannot create pods: {message}"));
-            }
-            Error::NameTaken { id, .. } => {
-                let message =
-                    format!("there is a pod of the name of {id} already, which is not this job's: it goes on without");
-                self.recorder.warn(record, "FailedCreate", message);
-            }
-            _ => {}
+        let n_refused = self.n_refused(key) + 1;
+        let next_try = memory.learn(&error, &observed.job, n_refused, observed.now);
+        if let Some(complaint) = complaint(&error, &memory) {
+            let reason = if error.is_create() { "FailedCreate" } else { "FailedUpdate" };
+            self.recorder.warn(record, reason, complaint);
         }
-        let next_try = memory.learn(&error, &observed.job, observed.now);
         self.remember(key, memory);
         match next_try {
             NextTry::AtOnce => self.queue.add(key),
             NextTry::After(delay) => self.queue.hold(key, Instant::now() + delay),
+        }
+    }
+
+    /// How many other jobs of the namespace wait because their pods are refused.
+    fn n_refused(&self, key: &JobKey) -> usize {
+        let is_other = |other: &JobKey| other.namespace == key.namespace && other != key;
+        self.memories().iter().filter(|(other, memory)| memory.is_refused() && is_other(other)).count()
+    }
+
+    /// A job whose pods were refused could create one: two others of its namespace try now, whose time would be next. If they
+    /// can too, each of them tells two more: what has waited in vain for long goes on within moments, and what has to wait on
+    /// is asked little more.
+    fn tell_others_of_better_times(&self, key: &JobKey, now: Timestamp) {
+        let mut memories = self.memories();
+        let mut others: Vec<_> = memories
+            .iter_mut()
+            .filter(|(other, memory)| other.namespace == key.namespace && *other != key && memory.is_refused())
+            .collect();
+        others.sort_by_key(|(other, memory)| (memory.obstacle.as_ref().and_then(Obstacle::retry_at), (*other).clone()));
+        for (other, memory) in others.into_iter().take(TOLD) {
+            memory.hears_of_better_times(now);
+            self.queue.add(other);
         }
     }
 
@@ -204,6 +253,35 @@ impl Controller {
         // Nothing that holds the lock can panic half-way through a change.
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When that plan may be carried out, if all it does is to write a status that can wait. None: now.
+fn rests_until(memory: &Memory, observed: &Observed, plan: &Plan) -> Option<Instant> {
+    let is_status_alone = matches!(plan.actions[..], [Action::WriteStatus(_)]);
+    let rest = memory.status_rests_until.filter(|_| plan.can_wait);
+    let repair = if is_status_alone { memory.repairs.rest_until(&Causes::of(observed)) } else { None };
+    rest.max(repair)
+}
+
+/// What the user is told of an error.
+fn complaint(error: &Error, memory: &Memory) -> Option<String> {
+    match error {
+        Error::Refused { .. } => {
+            memory.obstacle.as_ref()?.message().map(|message| format!("cannot create pods: {message}"))
+        }
+        Error::NameTaken { id, .. } => {
+            Some(format!("there is a pod of the name of {id} already, which is not this job's: it goes on without"))
+        }
+        Error::Write { .. } | Error::Unanswered { .. } => error.complaint(),
+    }
+}
+
+fn reverted(others: &[String]) -> String {
+    let who = match others {
+        [] => "somebody else".to_owned(),
+        names => names.join(", "),
+    };
+    format!("what is written into the status is undone again and again, by {who}: it is put back ever more slowly")
 }
 
 /// How long the changes of a job with so many pods are gathered before the next pass: its status is written once for all

@@ -2,7 +2,8 @@
 //!
 //! A pass never waits for an event. What is done to one pod after the other is told together: the first create of a job
 //! at once, those of the next 10 s in one event, then of 20 s, up to 5 min. The same words about the same job within ten
-//! minutes are one event that is counted up. Troubles have a budget for each job, so that one that goes wrong in a new
+//! minutes are one event that is counted up, and the count is written after 10 s, then 20 s, up to 5 min, with the next
+//! of them: a job that is refused its pods every few seconds would cost as many events as requests. Troubles have a budget for each job, so that one that goes wrong in a new
 //! way every second does not flood etcd. What there is no room for is dropped and counted.
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,7 +31,7 @@ const CONTROLLER: &str = "batchjob.dev/operator";
 const QUEUE: usize = 1000;
 /// The same words within this time are counted up.
 const SAME_FOR: Duration = Duration::from_secs(600);
-/// How long what is done to pods is gathered: the first time, and at most.
+/// How long what is done to pods, and what is counted up, is gathered: the first time, and at most.
 const FIRST_GATHERING: Duration = Duration::from_secs(10);
 const LONGEST_GATHERING: Duration = Duration::from_secs(300);
 /// How many troubles a job may tell in a row, and how long it takes until it may tell one more.
@@ -105,9 +106,11 @@ struct Scribe {
 type Key = (String, String, String);
 
 struct Seen {
-    name: String,
+    /// None: it could not be written.
+    name: Option<String>,
     count: i32,
     last: Instant,
+    gathering: Gathering,
 }
 
 struct Budget {
@@ -203,38 +206,35 @@ impl Scribe {
         shorten(&mut note);
         let uid = regarding.uid.clone().unwrap_or_default();
         let key = (uid, reason.clone(), note.clone());
-        let seen = self.seen.get_mut(&key).filter(|seen| seen.last.elapsed() < SAME_FOR);
-        let (namespace, request, name, count) = match seen {
-            Some(seen) => {
-                seen.count += 1;
-                let namespace = regarding.namespace.clone().unwrap_or_default();
-                (
-                    namespace.clone(),
-                    count_up(&namespace, &seen.name, seen.count, self.clock.now()),
-                    seen.name.clone(),
-                    seen.count,
-                )
-            }
+        let seen = self.seen.entry(key).or_insert_with(Seen::nothing);
+        if seen.last.elapsed() >= SAME_FOR {
+            *seen = Seen::nothing();
+        }
+        seen.count = seen.count.saturating_add(1);
+        seen.last = Instant::now();
+        if seen.gathering.until > seen.last {
+            return;
+        }
+        seen.gathering.begin();
+        let namespace = regarding.namespace.clone().unwrap_or_default();
+        let now = self.clock.now();
+        let request = match &seen.name {
+            Some(name) => count_up(&namespace, name, seen.count, now),
             None => {
-                let event = event(regarding, severity, reason, note, &self.instance, self.clock.now());
-                let name = event.metadata.name.clone().unwrap_or_default();
-                (event.metadata.namespace.clone().unwrap_or_default(), create(&event), name, 1)
+                let event = event(regarding, severity, reason, note, &self.instance, now);
+                seen.name.clone_from(&event.metadata.name);
+                create(&event)
             }
         };
         let result = match request {
             Ok(request) => self.writer.write_event(request).await,
             Err(error) => Err(error.into()),
         };
-        match result {
-            Ok(()) => {
-                self.seen.insert(key, Seen { name, count, last: Instant::now() });
-            }
-            // The namespace may be going away, or the event's time was over: nothing depends on it.
-            Err(error) => {
-                self.seen.remove(&key);
-                self.metrics.event_dropped();
-                tracing::debug!(namespace, %error, "failed to write an event");
-            }
+        // The namespace may be going away, or the event's time was over: nothing depends on them.
+        if let Err(error) = result {
+            (seen.name, seen.count) = (None, 0);
+            self.metrics.event_dropped();
+            tracing::debug!(namespace, %error, "failed to write an event");
         }
     }
 
@@ -242,6 +242,12 @@ impl Scribe {
         self.seen.retain(|_, seen| seen.last.elapsed() < SAME_FOR);
         self.budgets.retain(|_, budget| budget.at.elapsed() < SAME_FOR);
         self.gatherings.retain(|_, gathering| gathering.gathered.is_some() || gathering.until.elapsed() < SAME_FOR);
+    }
+}
+
+impl Seen {
+    fn nothing() -> Seen {
+        Seen { name: None, count: 0, last: Instant::now(), gathering: Gathering::new() }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod metrics;
 pub mod observe;
 pub mod operator;
+pub mod outage;
 pub mod queue;
 pub mod release;
 pub mod selftest;

@@ -156,7 +156,7 @@ impl Metrics {
         let own = self.registry.sub_registry_with_prefix("batchjob");
         own.register(
             "errors",
-            "What went wrong, by class: soon, busy, stale, refused, rejected, unreadable, panic",
+            "What went wrong, by class: unavailable, busy, failing, stale, refused, rejected, unreadable, panic",
             self.errors.clone(),
         );
         own.register("pod_finalizers", "Finalizers added to pods and taken off", self.finalizers.clone());

@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Error, bail};
 use batchjob_crd::keys;
 use futures::future::join_all;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::{Api, Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch as channel};
@@ -187,6 +189,7 @@ impl Operator {
     async fn work(&self, term: Term, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
         let client = self.clients.writing.clone();
         let writer = Writer::new(client, self.args.max_requests_in_flight, self.args.request_timeout, term.clone());
+        let outage = writer.outage.clone();
         let actor = Actor { writer: writer.clone(), jobs: self.jobs.clone(), pods: self.pods.clone() };
         let (recorder, scribe) = Recorder::new(writer, self.metrics.clone(), &self.identity, self.clock.clone());
         let mut scribe = task(scribe);
@@ -209,6 +212,7 @@ impl Operator {
         sweep.shutdown().await;
         if matches!(ended, Ended::Stopped) {
             self.queue.close();
+            outage.give_up();
             if tokio::time::timeout(SHUTDOWN, passes.join_next()).await.is_ok() {
                 // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
                 let _ = tokio::time::timeout(LAST_EVENTS, scribe.join_next()).await;
@@ -342,6 +346,9 @@ pub async fn client_config() -> anyhow::Result<Config> {
         Config::infer().await.context("failed to find a cluster: neither in a pod nor with a kubeconfig")?;
     // A pass tries again, on fresh state; the client must not.
     config.default_retry = false;
+    // Who we are, in audit logs and in `managedFields`.
+    let name = concat!("batchjob-operator/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((USER_AGENT, HeaderValue::from_static(name)));
     Ok(config)
 }
 

@@ -40,12 +40,15 @@ impl Sweep {
                 () = self.call.notified() => {}
                 () = sleep(PERIOD) => {}
             }
+            let outage = &self.actor.writer.outage;
             for record in self.actor.pods.who_left() {
+                outage.turn().await;
                 self.look_after(record).await;
             }
             let jobs = &self.actor.jobs;
             let held = self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some(), |pod| self.is_wanted(pod));
             for held in held {
+                outage.turn().await;
                 self.sweep(held).await;
             }
         }

@@ -1,4 +1,5 @@
-//! Every request that is not a watch goes through here: bounded in number, bounded in time, tried once.
+//! Every request that is not a watch goes through here: bounded in number, bounded in time, tried once. What comes of each
+//! tells the [gate](crate::outage) whether the API server works.
 //!
 //! kube's client has no time limit of its own, and by default repeats a refused request up to fifteen times. Here a
 //! request is sent once, and the next pass, on fresh state, is what tries again. And it is sent only while the term lasts
@@ -13,16 +14,23 @@ use batchjob_decide::observed::{Door, Job, RefusedReason};
 use batchjob_decide::plan::PodRef;
 use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{Api, DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::{Request, Resource as _};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::error::{Refusal, WriteError};
 use crate::lease::Term;
 use crate::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::wire::{PodRecord, WirePod};
+use crate::outage::Outage;
+
+/// As whom the API server notes us in `managedFields`: what stands before the slash in the header `User-Agent`.
+pub const FIELD_MANAGER: &str = "batchjob-operator";
 
 /// Sends requests.
 #[derive(Clone)]
@@ -31,33 +39,49 @@ pub struct Writer {
     in_flight: Arc<Semaphore>,
     time_limit: Duration,
     term: Term,
+    pub outage: Arc<Outage>,
 }
 
 type Result<T> = std::result::Result<T, WriteError>;
 
 impl Writer {
     pub fn new(client: Client, max_in_flight: usize, time_limit: Duration, term: Term) -> Writer {
-        Writer { client, in_flight: Arc::new(Semaphore::new(max_in_flight)), time_limit, term }
+        Writer { client, in_flight: Arc::new(Semaphore::new(max_in_flight)), time_limit, term, outage: Arc::default() }
     }
 
     /// Waits for its turn, then at most the time limit for the answer.
-    async fn limited<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    async fn limited<T>(&self, request: impl Future<Output = kube::Result<T>>, is_write: bool) -> Result<T> {
         // The semaphore is never closed.
         let _turn = self.in_flight.acquire().await;
+        let sent = Instant::now();
         // The term is looked at before each step of the request: one that waits for its connection, or whose process was
         // stopped meanwhile, is not sent when the term is over.
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
-            () = self.term.ended() => Err(WriteError::TermEnded),
+            () = self.term.ended() => return Err(WriteError::TermEnded),
             answer = tokio::time::timeout(self.time_limit, request) => match answer {
-                Ok(answer) => Ok(answer?),
+                Ok(answer) => answer.map_err(WriteError::from),
                 Err(_) => Err(WriteError::TimedOut(self.time_limit)),
-            }
+            },
+        };
+        match &answer {
+            Err(error) if error.is_outage() => self.outage.failed(sent),
+            _ if is_write => self.outage.answered(sent),
+            _ => {}
         }
+        answer
+    }
+
+    async fn read<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T> {
+        self.limited(request, false).await
+    }
+
+    async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T> {
+        self.limited(request, true).await
     }
 
     async fn send<T: DeserializeOwned>(&self, request: http::Request<Vec<u8>>) -> Result<T> {
-        self.limited(self.client.request::<T>(request)).await
+        self.write(self.client.request::<T>(request)).await
     }
 
     /// Creates a pod; of the answer only what is kept is parsed.
@@ -69,7 +93,7 @@ impl Writer {
     }
 
     pub async fn pod(&self, namespace: &str, name: &str) -> Result<PodRecord> {
-        Ok(self.limited(self.pods(namespace).get(name)).await?.into())
+        Ok(self.read(self.pods(namespace).get(name)).await?.into())
     }
 
     /// Whether the namespace is being deleted: the API server refuses every new object in it, also one that is not meant. We have
@@ -95,7 +119,7 @@ impl Writer {
             }),
             ..DeleteParams::default()
         };
-        let answer = self.limited(self.pods(namespace).delete(&pod.name, &params)).await?;
+        let answer = self.write(self.pods(namespace).delete(&pod.name, &params)).await?;
         Ok(answer.left().map(PodRecord::from))
     }
 
@@ -132,7 +156,7 @@ impl Writer {
 
     async fn patch_pod(&self, namespace: &str, name: &str, patch: serde_json::Value) -> Result<PodRecord> {
         let (pods, patch) = (self.pods(namespace), Patch::Strategic(patch));
-        Ok(self.limited(pods.patch(name, &PatchParams::default(), &patch)).await?.into())
+        Ok(self.write(pods.patch(name, &PatchParams::default(), &patch)).await?.into())
     }
 
     /// Puts back the label that we watch by, if the pod is still as it was read: it may have been given up meanwhile.
@@ -144,7 +168,7 @@ impl Writer {
             "labels": { keys::ATTEMPT: attempt },
         }}));
         let pods = self.pods(&record.namespace);
-        self.limited(pods.patch(&pod.name, &PatchParams::default(), &patch)).await?;
+        self.write(pods.patch(&pod.name, &PatchParams::default(), &patch)).await?;
         Ok(())
     }
 
@@ -202,13 +226,31 @@ impl Writer {
         Ok(match key.door {
             Door::BatchJob => {
                 let jobs: Api<WireBatchJob> = Api::namespaced(client, &key.namespace);
-                self.limited(jobs.get(&key.name)).await?.into()
+                self.read(jobs.get(&key.name)).await?.into()
             }
             Door::ManagedJob => {
                 let jobs: Api<WireManagedJob> = Api::namespaced(client, &key.namespace);
-                self.limited(jobs.get(&key.name)).await?.into()
+                self.read(jobs.get(&key.name)).await?.into()
             }
         })
+    }
+
+    /// Who else has written the job's status, the last first, by the names that they give themselves.
+    pub async fn other_status_writers(&self, key: &JobKey) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Written {
+            metadata: ObjectMeta,
+        }
+        let url = match key.door {
+            Door::BatchJob => BatchJob::url_path(&(), Some(&key.namespace)),
+            Door::ManagedJob => BatchV1Job::url_path(&(), Some(&key.namespace)),
+        };
+        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+        let written: Written = self.read(self.client.request(request)).await?;
+        let mut entries = written.metadata.managed_fields.unwrap_or_default();
+        entries.retain(|entry| entry.subresource.as_deref() == Some("status"));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.time.as_ref().map(|time| time.0)));
+        Ok(entries.into_iter().filter_map(|entry| entry.manager).filter(|manager| manager != FIELD_MANAGER).collect())
     }
 
     /// Deletes a BatchJob and its pods, the pods first, if it is still as it was decided on: somebody may just have given it
@@ -223,7 +265,7 @@ impl Writer {
             ..DeleteParams::default()
         };
         let jobs: Api<BatchJob> = Api::namespaced(self.client.clone(), &job.key.namespace);
-        self.limited(jobs.delete(&job.key.name, &params)).await?;
+        self.write(jobs.delete(&job.key.name, &params)).await?;
         Ok(())
     }
 
@@ -284,10 +326,10 @@ mod tests {
             is_sent = true;
             Ok(())
         };
-        assert!(matches!(writer.limited(request).await, Err(WriteError::TermEnded)));
+        assert!(matches!(writer.limited(request, true).await, Err(WriteError::TermEnded)));
         assert_eq!(began.elapsed(), term);
         // What waits for its turn, or comes later.
-        assert!(matches!(writer.limited(async { Ok(()) }).await, Err(WriteError::TermEnded)));
+        assert!(matches!(writer.limited(async { Ok(()) }, true).await, Err(WriteError::TermEnded)));
         assert!(!is_sent);
     }
 

@@ -68,9 +68,12 @@ impl World {
                 self.is_undeletable = true;
                 self.apply(event)
             }
-            ("template", message) => {
-                let message = message.trim_start_matches("rejected: ").to_owned();
-                self.obstacle = Some(Obstacle::TemplateRejected { generation: self.job.generation, message });
+            ("template", words) => {
+                let (seconds, message) =
+                    words.strip_prefix("rejected until ").and_then(|rest| rest.split_once("s: ")).ok_or("no time")?;
+                let (message, retry_at) = (message.to_owned(), time(seconds)?);
+                let generation = self.job.generation;
+                self.obstacle = Some(Obstacle::TemplateRejected { generation, message, retry_at });
                 Ok(())
             }
             ("quota", words) => {
