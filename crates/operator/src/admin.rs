@@ -1,8 +1,8 @@
 //! /healthz, /readyz and /metrics, on a thread of their own: a busy operator must not look like a dead one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,25 +12,53 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
+use crate::observe::watch::Reach;
 use crate::queue::Queue;
 
 /// An operator whose tasks have not run for so long hangs.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
+/// A watch that hears nothing for so long from an API server that answers does not heal by itself. Three times over it
+/// has found its connection dead and tried another.
+const HEALS_WITHIN: Duration = Duration::from_secs(180);
+
 /// How the operator is, as its tasks say.
-#[derive(Debug)]
+///
+/// It is alive as long as it heals by itself. An API server that is away is no reason to end: a new process would not find
+/// it either.
 pub struct Health {
     started: Instant,
     last_beat_ms: AtomicU64,
     is_ready: AtomicBool,
+    link: OnceLock<Link>,
+    watches: OnceLock<Vec<Reach>>,
 }
 
 impl Health {
     pub fn new() -> Arc<Health> {
-        Arc::new(Health { started: Instant::now(), last_beat_ms: AtomicU64::new(0), is_ready: AtomicBool::new(false) })
+        Arc::new(Health {
+            started: Instant::now(),
+            last_beat_ms: AtomicU64::new(0),
+            is_ready: AtomicBool::new(false),
+            link: OnceLock::new(),
+            watches: OnceLock::new(),
+        })
+    }
+
+    /// Who knows whether the API server is there.
+    pub fn link(&self, link: Link) {
+        // It is told once.
+        let _ = self.link.set(link);
+    }
+
+    /// What has to hear from the API server.
+    pub fn watches(&self, watches: Vec<Reach>) {
+        // They are started once.
+        let _ = self.watches.set(watches);
     }
 
     /// Beats once a second for as long as the tasks run.
@@ -46,9 +74,18 @@ impl Health {
         self.is_ready.store(true, Ordering::Release);
     }
 
-    fn is_alive(&self) -> bool {
+    /// What is wrong that only a new process can mend.
+    fn ailment(&self) -> Option<&'static str> {
         let last_beat = Duration::from_millis(self.last_beat_ms.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(last_beat) < STUCK_AFTER
+        if self.started.elapsed().saturating_sub(last_beat) >= STUCK_AFTER {
+            return Some("the tasks of the operator have not run for 30 s\n");
+        }
+        let is_there = self.link.get().and_then(Link::there_since).is_some_and(|since| since.elapsed() >= HEALS_WITHIN);
+        let is_deaf = |watch: &Reach| watch.heard_at().elapsed() >= HEALS_WITHIN;
+        if is_there && self.watches.get().is_some_and(|watches| watches.iter().any(is_deaf)) {
+            return Some("a watch has heard nothing for 3 min, although the API server answers\n");
+        }
+        None
     }
 }
 
@@ -90,7 +127,8 @@ impl Admin {
 }
 
 async fn healthz(State(admin): State<Admin>) -> impl IntoResponse {
-    answer(admin.health.is_alive(), "the tasks of the operator have not run for 30 s")
+    let ailment = admin.health.ailment();
+    answer(ailment.is_none(), ailment.unwrap_or_default())
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {

@@ -11,6 +11,7 @@ pub mod controller;
 pub mod error;
 pub mod events;
 pub mod lease;
+pub mod link;
 pub mod memory;
 pub mod metrics;
 pub mod observe;

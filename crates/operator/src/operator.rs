@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::events::Recorder;
 use crate::lease::{Election, Elector, Term, Timing};
+use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::observe::job::{JobKey, WireBatchJob, WireManagedJob};
 use crate::observe::jobs::{JobSink, Jobs};
@@ -51,13 +52,12 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let config = client_config().await?;
     let server = config.cluster_url.to_string();
-    let clients = Clients {
-        watching: client(config.clone())?,
-        leasing: client(config.clone())?,
-        lease_namespace: config.default_namespace.clone(),
-        writing: client(config)?,
-    };
-    let operator = Operator::new(args, clients, Clock::of_the_machine(), identity())?;
+    let (identity, lease_namespace) = (identity(), config.default_namespace.clone());
+    let link = Link::new(config, &identity);
+    let client = || link.client().context("failed to set up the connection to the cluster");
+    let clients = Clients { watching: client()?, leasing: client()?, writing: client()?, lease_namespace };
+    let operator = Operator::new(args, clients, Clock::of_the_machine(), identity)?;
+    operator.health.link(link.clone());
     operator.admin().serve(operator.args.listen)?;
     let namespace = operator.args.namespace().unwrap_or("all namespaces");
     let listen = operator.args.listen;
@@ -68,7 +68,11 @@ pub async fn run(args: OperatorArgs) -> anyhow::Result<()> {
             _ = interrupt.recv() => tracing::info!("SIGINT: finishing what has begun"),
         }
     };
-    operator.run(stop).await
+    tokio::select! {
+        biased;
+        ended = operator.run(stop) => ended,
+        () = link.watch() => bail!("the watch over the link has ended, which is a bug"),
+    }
 }
 
 /// The ways to the API server. Each has connections of its own, so that no write waits behind a watch, nor the lease
@@ -137,6 +141,7 @@ impl Operator {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.health.clone().beat());
         let caches = self.watch(&mut tasks);
+        self.health.watches(caches.clone());
         let caches_filled = async || {
             join_all(caches.iter().map(Reach::now)).await;
         };
@@ -350,8 +355,4 @@ pub async fn client_config() -> anyhow::Result<Config> {
     let name = concat!("batchjob-operator/", env!("CARGO_PKG_VERSION"));
     config.headers.push((USER_AGENT, HeaderValue::from_static(name)));
     Ok(config)
-}
-
-fn client(config: Config) -> anyhow::Result<Client> {
-    Client::try_from(config).context("failed to set up the connection to the cluster")
 }

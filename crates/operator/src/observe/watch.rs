@@ -1,8 +1,8 @@
 //! A list and then its changes, for ever: the one loop behind all caches.
 //!
 //! Our own rather than kube's `watcher`, for four reasons: a pod is turned into its small record as soon as its page is
-//! read; every list is a consistent read; a list that keeps failing is retried ever more slowly; and a connection that
-//! died in silence is noticed within a minute.
+//! read; every list is a consistent read; a list that keeps being refused is retried ever more slowly, and one that the API
+//! server has only no answer for within seconds; and a connection that died in silence is noticed within a minute.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,16 +19,21 @@ use tokio::time::{Instant, sleep, timeout};
 /// How many objects one page of a list has: what kubectl and client-go ask for.
 const PAGE: u32 = 500;
 /// The API server ends a watch after this time, and the next one goes on where it stopped.
-const WATCH_SECONDS: u32 = 60;
+const WATCH_SECONDS: u32 = 45;
 /// A watch that says nothing for so long has lost its connection.
 const WATCH_SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+const _: () = assert!(WATCH_SILENCE.as_secs() < 60, "a dead watch is noticed within a minute");
 /// After so many failures in a row the version that is watched from may be what is wrong (an etcd that was restored from a
 /// backup has never seen it), and a new list finds out.
 const MAX_FAILED_WATCHES: u32 = 6;
 /// A watch that lasts less than this is no success.
 const MIN_WATCH: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// What the API server has no answer for, it may have one for at any moment. (While it does not answer at all, the link
+/// holds all requests back.)
+const MAX_BACKOFF_UNANSWERED: Duration = Duration::from_secs(2);
+/// What it refuses it refuses until somebody does something about it.
+const MAX_BACKOFF_REFUSED: Duration = Duration::from_secs(30);
 
 /// What a cache is told.
 #[derive(Debug)]
@@ -67,6 +72,18 @@ pub struct Reach {
     asked: watch::Sender<u64>,
     /// How many of these were answered, by a list that began after them.
     reached: watch::Sender<u64>,
+    /// When the API server said something last.
+    heard: watch::Sender<Heard>,
+}
+
+/// From the beginning on: a watch that is new has heard of nothing yet.
+#[derive(Clone, Copy, Debug)]
+struct Heard(Instant);
+
+impl Default for Heard {
+    fn default() -> Heard {
+        Heard(Instant::now())
+    }
 }
 
 impl Reach {
@@ -80,6 +97,15 @@ impl Reach {
         });
         // The sender is `self`.
         let _ = self.reached.subscribe().wait_for(|&reached| reached >= number).await;
+    }
+
+    /// When the API server said something last, be it a refusal.
+    pub fn heard_at(&self) -> Instant {
+        self.heard.borrow().0
+    }
+
+    fn hear(&self) {
+        self.heard.send_replace(Heard::default());
     }
 
     /// Until somebody asks who has not been answered.
@@ -104,29 +130,36 @@ pub async fn run<S: Sink>(
         let asked = *reach.asked.borrow();
         match list(&api, selector, request_timeout, &mut sink).await {
             Ok(version) => {
+                reach.hear();
                 reach.reached.send_replace(asked);
                 let began_at = Instant::now();
                 tokio::select! {
                     biased;
                     () = reach.is_asked() => continue,
-                    () = follow(&api, selector, version, &mut sink) => {}
+                    () = follow(&api, selector, request_timeout, version, &mut sink, &reach) => {}
                 }
                 // A list is no success if what follows it ends at once.
                 if began_at.elapsed() < MIN_WATCH {
-                    backoff.wait().await;
+                    backoff.wait(MAX_BACKOFF_UNANSWERED).await;
                 } else {
                     backoff.reset();
                 }
             }
             Err(error) => {
+                if error.is_said() {
+                    reach.hear();
+                }
+                let max = error.max_backoff();
                 match error.code() {
                     Some(404) => tracing::warn!("the API server knows no {}: {}", S::KIND, S::WHERE_FROM),
                     Some(403) => {
                         tracing::error!(%error, "the operator may not read any {}: {}", S::KIND, S::WHAT_ALLOWS);
                     }
-                    _ => tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next()),
+                    _ => {
+                        tracing::warn!(kind = S::KIND, %error, "failed to list; trying again in {:?}", backoff.next(max))
+                    }
                 }
-                backoff.wait().await;
+                backoff.wait(max).await;
             }
         }
     }
@@ -138,12 +171,12 @@ async fn list<S: Sink>(
     selector: Option<&str>,
     request_timeout: Duration,
     sink: &mut S,
-) -> Result<String, ListError> {
+) -> Result<String, Failure> {
     let mut params = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() }.limit(PAGE);
     let mut objects = Vec::new();
     loop {
         // No resourceVersion: the API server answers with what is true now (a consistent read), not with its cache.
-        let page = timeout(request_timeout, api.list(&params)).await.map_err(|_| ListError::TimedOut)??;
+        let page = timeout(request_timeout, api.list(&params)).await.map_err(|_| Failure::TimedOut)??;
         objects.extend(page.items.into_iter().filter_map(S::record));
         let version = page.metadata.resource_version.unwrap_or_default();
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -156,45 +189,74 @@ async fn list<S: Sink>(
     }
 }
 
+/// Why there is no list, or no watch.
 #[derive(Debug, thiserror::Error)]
-enum ListError {
+enum Failure {
     #[error(transparent)]
     Client(#[from] kube::Error),
     #[error("no answer in time")]
     TimedOut,
 }
 
-impl ListError {
+impl Failure {
     /// The HTTP status of the answer, if there was one.
     fn code(&self) -> Option<u16> {
         match self {
-            ListError::Client(kube::Error::Api(status)) => Some(status.code),
+            Failure::Client(kube::Error::Api(status)) => Some(status.code),
             _ => None,
+        }
+    }
+
+    /// The API server knows us, and what it says is not ours to mend.
+    fn is_said(&self) -> bool {
+        self.code().is_some_and(|code| code != 401)
+    }
+
+    fn max_backoff(&self) -> Duration {
+        match self.code() {
+            // It does not know us (a token is renewed), is too busy, or cannot do it just now.
+            None | Some(401 | 408 | 410 | 429 | 500..) => MAX_BACKOFF_UNANSWERED,
+            Some(_) => MAX_BACKOFF_REFUSED,
         }
     }
 }
 
 /// Passes on every change from `version` on; ends when only a new list can help.
-async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version: String, sink: &mut S) {
+async fn follow<S: Sink>(
+    api: &Api<S::Wire>,
+    selector: Option<&str>,
+    request_timeout: Duration,
+    mut version: String,
+    sink: &mut S,
+    reach: &Reach,
+) {
     let mut params = WatchParams::default().timeout(WATCH_SECONDS);
     params.label_selector = selector.map(str::to_owned);
     let mut backoff = Backoff::default();
+    // Of those that were answered: a server that is away says nothing about a version.
+    let mut n_refused = 0;
     loop {
         let opened_at = Instant::now();
-        let opened = timeout(WATCH_SILENCE, api.watch(&params, &version)).await;
+        let opened = timeout(request_timeout, api.watch(&params, &version)).await;
+        let opened = opened.map_err(|_| Failure::TimedOut).and_then(|opened| Ok(opened?));
         let stream = match opened {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(kube::Error::Api(status))) if status.code == 410 => return,
-            Ok(Err(error)) => {
-                tracing::warn!(kind = S::KIND, %error, "failed to watch; trying again in {:?}", backoff.next());
-                if backoff.n_waits >= MAX_FAILED_WATCHES {
-                    return;
+            Ok(stream) => stream,
+            Err(failure) if failure.code() == Some(410) => return,
+            Err(error) => {
+                let max = error.max_backoff();
+                tracing::warn!(kind = S::KIND, %error, "failed to watch; trying again in {:?}", backoff.next(max));
+                if error.is_said() {
+                    reach.hear();
+                    n_refused += 1;
+                    if n_refused > MAX_FAILED_WATCHES {
+                        return;
+                    }
                 }
-                backoff.wait().await;
+                backoff.wait(max).await;
                 continue;
             }
-            Err(_) => continue,
         };
+        reach.hear();
         pin_mut!(stream);
         while let Ok(Some(event)) = timeout(WATCH_SILENCE, stream.next()).await {
             match event {
@@ -222,11 +284,13 @@ async fn follow<S: Sink>(api: &Api<S::Wire>, selector: Option<&str>, mut version
                     break;
                 }
             }
+            reach.hear();
             backoff.reset();
+            n_refused = 0;
         }
         // Something between us and the API server ends every watch as soon as it is open.
         if opened_at.elapsed() < MIN_WATCH {
-            backoff.wait().await;
+            backoff.wait(MAX_BACKOFF_UNANSWERED).await;
         }
     }
 }
@@ -244,12 +308,12 @@ struct Backoff {
 }
 
 impl Backoff {
-    fn next(&self) -> Duration {
-        (MIN_BACKOFF * 2u32.pow(self.n_waits.min(16))).min(MAX_BACKOFF)
+    fn next(&self, max: Duration) -> Duration {
+        (MIN_BACKOFF * 2u32.pow(self.n_waits.min(16))).min(max)
     }
 
-    async fn wait(&mut self) {
-        sleep(self.next()).await;
+    async fn wait(&mut self, max: Duration) {
+        sleep(self.next(max)).await;
         self.n_waits += 1;
     }
 
