@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind corruption fuzz leaders upstream bench
+	test-cluster differential faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -74,10 +74,11 @@ CLUSTER_TEST = cargo test --locked --package batchjob-tests
 
 test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
-	$(DIFFERENTIAL) --jobs 100; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(MAKE) stuck-in-short & \
+	$(DIFFERENTIAL) --jobs 100; status=$$?; wait $$! || status=1; $(CLUSTER) sweep; exit $$status
+	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(CORRUPTION) --rounds 2 --cuts 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
-	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -118,6 +119,18 @@ CHANGES ?= 100
 
 leaders: prerequisites kubernetes operator ## CHANGES ends of a leader while it works: killed, stopped, cut off, robbed of its lease (10 minutes)
 	cargo run --quiet --locked --package batchjob-tests --bin leaders -- --changes $(CHANGES) --report docs/reliability; status=$$?; $(CLUSTER) sweep; exit $$status
+
+STUCK = cargo run --quiet --locked --package batchjob-tests --bin stuck --
+
+stuck: prerequisites kubernetes operator ## Jobs that cannot go on, for every reason, and 10,000 that need nothing: what they cost (25 minutes)
+	$(STUCK) --window 600 --idle 10000 --write; status=$$?; $(CLUSTER) sweep; exit $$status
+
+# It mostly waits, so that it runs beside something else; what it says comes in one piece.
+stuck-in-short:
+	@mkdir -p target
+	@$(STUCK) --window 45 > target/stuck.txt 2>&1 & \
+	$(STUCK) --window 0 --idle 2000 > target/idle.txt 2>&1; status=$$?; \
+	wait $$! || status=1; cat target/stuck.txt target/idle.txt; exit $$status
 
 ROUNDS ?= 4
 

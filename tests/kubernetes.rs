@@ -70,6 +70,8 @@ pub struct Options {
     pub controllers: bool,
     /// Run kube-scheduler (a node always has it).
     pub scheduler: bool,
+    /// Have kube-apiserver note every request ([`Kubernetes::audit_log`]).
+    pub audit: bool,
     /// More flags for kube-apiserver. Where a flag is given twice the last one counts.
     pub api_server_flags: Vec<String>,
     /// More flags for kube-controller-manager, such as `--controllers=*,-job-controller`.
@@ -82,6 +84,7 @@ impl From<Size> for Options {
             size,
             controllers: true,
             scheduler: size == Size::Node,
+            audit: false,
             api_server_flags: Vec::new(),
             controller_flags: Vec::new(),
         }
@@ -144,6 +147,11 @@ impl Kubernetes {
     /// The log of a component, by the name of its binary.
     pub fn log(&self, component: &str) -> PathBuf {
         self.launched.folder.log(component)
+    }
+
+    /// Every request that was answered, a line of JSON each, if the cluster was started with [`Options::audit`].
+    pub fn audit_log(&self) -> PathBuf {
+        self.launched.folder.log("audit")
     }
 
     /// The pid of a component, to read its CPU time and memory. (On a node: as seen from the machine.)

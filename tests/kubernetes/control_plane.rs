@@ -12,6 +12,15 @@ use super::certificates::Authority;
 use super::launch::Launch;
 use super::machine::Machine;
 
+/// Who has asked for what, once it is answered, without what was in it.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- level: Metadata
+";
+
 /// Starts what keeps and serves the objects, and waits until the API server says it is ready.
 pub(crate) async fn start_api(launch: &mut Launch<'_>, options: &Options) -> Result<Authority> {
     let [api_port, etcd_port, peer_port] = match launch.machine {
@@ -112,6 +121,14 @@ fn start_api_server(
         // No pod will ever look for it, and the API server refuses to name a loopback address to one.
         Machine::Host => flags(&mut command, &[("bind-address", &address), ("endpoint-reconciler-type", "none")]),
         Machine::Own { .. } => flags(&mut command, &[("bind-address", "0.0.0.0")]),
+    }
+    if options.audit {
+        let policy = launch.folder.write("config/audit-policy.yaml", AUDIT_POLICY)?;
+        let log = launch.folder.log("audit");
+        let (policy, log) = (policy.display().to_string(), log.display().to_string());
+        // A file of one size: it ends with the cluster.
+        let limit = ("audit-log-maxsize", "100000");
+        flags(&mut command, &[("audit-policy-file", &policy), ("audit-log-path", &log), limit]);
     }
     command.args(&options.api_server_flags);
     launch.start("kube-apiserver", command)

@@ -183,6 +183,7 @@ impl Controller {
             memory.n_failures = 0;
             self.remember(key, memory);
             match plan.wake_at {
+                _ if outcome.is_partial => self.queue.add(key),
                 // More is to be done than one pass does: behind the others, but at once.
                 Some(at) if at <= observed.now => self.queue.add(key),
                 wake_at => {
@@ -272,7 +273,10 @@ fn complaint(error: &Error, memory: &Memory) -> Option<String> {
         Error::NameTaken { id, .. } => {
             Some(format!("there is a pod of the name of {id} already, which is not this job's: it goes on without"))
         }
-        Error::Write { .. } | Error::Unanswered { .. } => error.complaint(),
+        // Each time it is another pod that it is about, and another event: ever more seldom.
+        Error::Write { .. } | Error::Unanswered { .. } => {
+            error.complaint().filter(|_| memory.n_failures.is_power_of_two())
+        }
     }
 }
 

@@ -80,8 +80,9 @@ impl Error {
     pub fn complaint(&self) -> Option<String> {
         match self {
             Error::Write { what, source, .. } => {
-                let status =
-                    source.status().filter(|status| source.is_invalid() || matches!(status.code, 400 | 403))?;
+                let is_no =
+                    |status: &&Status| matches!(status.code, 400 | 403 | 422) || is_by_admission(&status.message);
+                let status = source.status().filter(is_no)?;
                 Some(format!("cannot {what}: {}", status.message))
             }
             // Not in an outage, when nobody answers.
@@ -282,5 +283,9 @@ mod tests {
         let complaint = |code| Error::write("write", answer(serde_json::json!({ "code": code }))).complaint();
         assert!([400, 403, 422].into_iter().all(|code| complaint(code).is_some()));
         assert!([404, 409, 429, 500, 503].into_iter().all(|code| complaint(code).is_none()));
+        let policy = "x is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: not now";
+        let denied = answer(serde_json::json!({ "code": 422, "message": policy }));
+        assert!(!denied.is_invalid() && denied.class() == Class::Failing, "it is no word about what is stored");
+        assert_eq!(Error::write("write", denied).complaint(), Some(format!("cannot write: {policy}")));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It is lost with the operator, which costs one more try. Nothing that counts is here.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,13 +144,13 @@ pub struct Repairs {
     last: Option<Instant>,
 }
 
-/// What may change a status, but time: the spec, and each pod in its version.
+/// What may change a status, but time: the spec, each pod in its version, and what stands in the way of creates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Causes {
     generation: i64,
     is_deleted: bool,
-    is_blocked: bool,
-    pods: u64,
+    /// Of the pods, and of the obstacle.
+    hash: u64,
 }
 
 /// How many repairs are made at once.
@@ -160,20 +161,13 @@ const PEACE: Duration = Duration::from_secs(120);
 
 impl Causes {
     pub fn of(observed: &Observed) -> Causes {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let mut pods = DefaultHasher::new();
-        for pod in &observed.pods {
-            (&pod.uid, &pod.resource_version).hash(&mut pods);
+        let mut hash = DefaultHasher::new();
+        for pod in observed.pods.iter().chain(&observed.orphans) {
+            (&pod.uid, &pod.resource_version).hash(&mut hash);
         }
-        for orphan in &observed.orphans {
-            (&orphan.uid, &orphan.resource_version).hash(&mut pods);
-        }
-        Causes {
-            generation: observed.job.generation,
-            is_deleted: observed.job.is_deleted,
-            is_blocked: observed.obstacle.is_some(),
-            pods: pods.finish(),
-        }
+        let obstacle = observed.obstacle.as_ref();
+        (obstacle.is_some(), obstacle.and_then(Obstacle::message)).hash(&mut hash);
+        Causes { generation: observed.job.generation, is_deleted: observed.job.is_deleted, hash: hash.finish() }
     }
 }
 
@@ -238,7 +232,7 @@ mod tests {
     use super::*;
 
     fn causes(generation: i64) -> Causes {
-        Causes { generation, is_deleted: false, is_blocked: false, pods: 0 }
+        Causes { generation, is_deleted: false, hash: 0 }
     }
 
     /// A writer that reverts every status a second after it was written.
