@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short upstream bench
+	test-cluster differential faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -79,6 +79,7 @@ test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(CORRUPTION) --rounds 2 --cuts 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
+	$(OUTAGE) --seconds 5 --at-once 8; status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -145,6 +146,12 @@ nodes: prerequisites kubernetes operator ## Nodes are lost, silent, drained and 
 
 left-behind: prerequisites kubernetes operator ## Everything is taken away in every order: what stays behind (2 minutes)
 	REPORT=docs/reliability $(CLUSTER_TEST) --test api left_behind; status=$$?; $(CLUSTER) sweep; exit $$status
+
+OUTAGES ?= 50
+OUTAGE = cargo run --quiet --locked --package batchjob-tests --bin outages --
+
+outages: prerequisites kubernetes operator ## The API server is away or ill in eleven ways, for up to a minute (20 minutes)
+	$(OUTAGE) --outages $(OUTAGES) --write; status=$$?; $(CLUSTER) sweep; exit $$status
 
 # The first time builds the tests, which takes ten minutes more.
 upstream: prerequisites kubernetes image ## Kubernetes' own end-to-end tests of Job, on a node where the operator runs the Jobs (25 minutes)

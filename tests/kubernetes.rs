@@ -74,6 +74,8 @@ pub struct Options {
     pub audit: bool,
     /// More flags for kube-apiserver. Where a flag is given twice the last one counts.
     pub api_server_flags: Vec<String>,
+    /// More flags for etcd, likewise.
+    pub etcd_flags: Vec<String>,
     /// More flags for kube-controller-manager, such as `--controllers=*,-job-controller`.
     pub controller_flags: Vec<String>,
 }
@@ -86,6 +88,7 @@ impl From<Size> for Options {
             scheduler: size == Size::Node,
             audit: false,
             api_server_flags: Vec::new(),
+            etcd_flags: Vec::new(),
             controller_flags: Vec::new(),
         }
     }

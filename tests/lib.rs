@@ -4,5 +4,6 @@ pub mod corruption;
 pub mod faults;
 pub mod kubernetes;
 pub mod leaders;
+pub mod outages;
 pub mod recorder;
 pub mod support;

@@ -28,7 +28,7 @@ pub(crate) async fn start_api(launch: &mut Launch<'_>, options: &Options) -> Res
         // The network is the node's own: nobody else can have taken them.
         Machine::Own { .. } => [6443, 2379, 2380],
     };
-    start_etcd(launch, etcd_port, peer_port)?;
+    start_etcd(launch, options, etcd_port, peer_port)?;
     let authority = Authority::create(launch.folder, launch.machine.address(), api_port)?;
     let kubeconfig = authority.write_kubeconfig("kubeconfig", "admin", Some("system:masters"))?;
     start_api_server(launch, options, &authority, api_port, etcd_port)?;
@@ -60,7 +60,7 @@ pub(crate) async fn start_controllers(launch: &mut Launch<'_>, options: &Options
     Ok(())
 }
 
-fn start_etcd(launch: &mut Launch<'_>, port: u16, peer_port: u16) -> Result<()> {
+fn start_etcd(launch: &mut Launch<'_>, options: &Options, port: u16, peer_port: u16) -> Result<()> {
     let mut command = launch.machine.command(&launch.binaries.etcd);
     let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
     flags(
@@ -78,6 +78,7 @@ fn start_etcd(launch: &mut Launch<'_>, port: u16, peer_port: u16) -> Result<()> 
         ],
     );
     launch.etcd = matches!(launch.machine, Machine::Host).then_some(client);
+    command.args(&options.etcd_flags);
     launch.start("etcd", command)
 }
 

@@ -3,12 +3,12 @@
 //! A server that is away refuses connections, or it says nothing; and a connection that says nothing may be dead for
 //! good, whatever becomes of the server (a load balancer or a firewall has forgotten it). No request can tell that from
 //! a slow answer: an admission webhook may take half a minute. So a small question of its own (`GET /version`) is asked
-//! every two seconds, on a connection that is kept:
+//! every two seconds, and at once when a request fails or waits, on a connection that is kept:
 //!
 //! ```text
 //! answered ─────────────────────────────► it is there
 //! refused, broken ──────► it is away ───► asked every second on a new connection, until that is answered
-//! no answer for 2 s ────► it is away ───► the same; if then the old question is still not answered, its connection is dead
+//! no answer for 1 s ────► it is away ───► the same; if then the old question is still not answered, its connection is dead
 //! ```
 //!
 //! While it is away no request is sent: all wait here, each for as long as it may, so that an outage costs one question a
@@ -38,14 +38,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How often it is asked whether it is there.
 const PERIOD: Duration = Duration::from_secs(2);
+/// A request that waits for so long makes it be asked at once.
+const SUSPICIOUS: Duration = Duration::from_secs(1);
 /// Without an answer for so long it is away.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is asked whether it is back.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long it is waited for the answer to one such question; others are asked meanwhile.
 const RETRY_PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer a slow server may take for an older question than for a newer one.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 /// At most so often credentials are read anew because of an answer.
 const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -56,7 +58,7 @@ pub struct Link {
     /// So that the operators of one cluster do not all come back in the same moment.
     spread: Duration,
     state: watch::Sender<State>,
-    /// A request came to nothing.
+    /// A request came to nothing, or waits.
     suspicion: Arc<Notify>,
 }
 
@@ -115,11 +117,6 @@ impl Link {
     pub async fn watch(self) {
         let mut client = None;
         loop {
-            tokio::select! {
-                biased;
-                () = self.suspicion.notified() => {}
-                () = sleep(PERIOD) => {}
-            }
             let mut question = match client.take() {
                 Some(client) => ask(client).boxed().fuse(),
                 None => self.ask_anew().boxed().fuse(),
@@ -148,6 +145,11 @@ impl Link {
                 }
             };
             self.is_there();
+            tokio::select! {
+                biased;
+                () = self.suspicion.notified() => {}
+                () = sleep(PERIOD) => {}
+            }
         }
     }
 
@@ -265,10 +267,15 @@ impl Way {
                 pending::<()>().await;
             }
         });
-        let answer = tokio::select! {
-            biased;
-            answer = client.send(request) => answer,
-            () = &mut cut => return Err(kube::Error::Service(GivenUp.into())),
+        let answer = client.send(request);
+        tokio::pin!(answer);
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => break answer,
+                () = &mut cut => return Err(kube::Error::Service(GivenUp.into())),
+                () = sleep(SUSPICIOUS) => self.link.suspicion.notify_one(),
+            }
         };
         match answer {
             Ok(answer) => {
@@ -320,5 +327,114 @@ impl http_body::Body for Cut {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Long enough on a busy machine, and less than any request may take.
+    const LIMIT: Duration = Duration::from_secs(25);
+
+    /// How a server answers: connections by their number, from 0.
+    type Manner = Arc<dyn Fn(u32) -> BoxFuture<'static, ()> + Send + Sync>;
+
+    /// A server that answers everything with the number of the connection, after it has waited as its manner is.
+    async fn server(manner: Manner) -> (Config, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let count = Arc::new(AtomicU32::new(0));
+        let n_connections = count.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, n_connections.fetch_add(1, Ordering::SeqCst), manner.clone()));
+            }
+        });
+        let mut config = Config::new(format!("http://{address}").parse().expect("an address"));
+        config.default_retry = false;
+        (config, count)
+    }
+
+    async fn serve(mut stream: TcpStream, number: u32, manner: Manner) -> std::io::Result<()> {
+        let mut head = Vec::new();
+        loop {
+            head.push(stream.read_u8().await?);
+            if head.ends_with(b"\r\n\r\n") {
+                head.clear();
+                manner(number).await;
+                let number = number.to_string();
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{number}", number.len());
+                stream.write_all(answer.as_bytes()).await?;
+            }
+        }
+    }
+
+    async fn ask(client: &Client) -> kube::Result<u32> {
+        let request = Request::get("/anything").body(Vec::new()).map_err(kube::Error::HttpError)?;
+        client.request::<u32>(request).await
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_connection_was_asked_is_given_up_and_a_new_one_is_taken() {
+        let (silent, is_silent) = watch::channel(0);
+        let manner: Manner = Arc::new(move |number| {
+            let mut silent = is_silent.clone();
+            async move { drop(silent.wait_for(|&silent| number >= silent).await) }.boxed()
+        });
+        let (config, count) = server(manner).await;
+        let link = Link::new(config, "operator");
+        let client = link.client().expect("a client");
+        let _watch = tokio::spawn(link.clone().watch());
+        let first = ask(&client).await.expect("an answer");
+        while count.load(Ordering::SeqCst) < 2 {
+            // Until the link has a connection of its own, too.
+            tokio::task::yield_now().await;
+        }
+        // From now on no connection that there is says anything.
+        silent.send_replace(count.load(Ordering::SeqCst));
+        let given_up = timeout(LIMIT, ask(&client)).await.expect("it does not wait for ever");
+        assert!(given_up.is_err_and(|error| matches!(error, kube::Error::Service(it) if it.is::<GivenUp>())));
+        let next = timeout(LIMIT, ask(&client)).await.expect("in time").expect("an answer");
+        assert!(next > first, "connection {next} after {first}");
+        assert!(link.there_since().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_slow_is_waited_for() {
+        let manner: Manner = Arc::new(|_| sleep(PATIENCE + PERIOD + GRACE).boxed());
+        let (config, _) = server(manner).await;
+        let link = Link::new(config, "operator");
+        let client = link.client().expect("a client");
+        let _watch = tokio::spawn(link.clone().watch());
+        timeout(LIMIT, ask(&client)).await.expect("in time").expect("an answer");
+        assert_eq!(link.given_up(), 0);
+    }
+
+    #[tokio::test]
+    async fn while_nobody_listens_nothing_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let link = Link::new(Config::new(format!("http://{address}").parse().expect("an address")), "operator");
+        let client = link.client().expect("a client");
+        let _watch = tokio::spawn(link.clone().watch());
+        let mut state = link.state.subscribe();
+        drop(timeout(LIMIT, state.wait_for(|state| state.is_away)).await.expect("it notices"));
+        // It waits until there is somebody.
+        assert!(timeout(Duration::from_millis(500), ask(&client)).await.is_err());
+        let listener = TcpListener::bind(address).await.expect("the port is free");
+        let _server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, 7, Arc::new(|_| std::future::ready(()).boxed())));
+            }
+        });
+        let answer = timeout(LIMIT, ask(&client)).await.expect("in time").expect("an answer");
+        assert_eq!(answer, 7);
     }
 }
