@@ -164,7 +164,11 @@ fn let_go(observed: &Observed, spec: &Spec, tally: Tally<'_>) -> Plan {
     let is_suspended = status::find_true(&observed.job.status, condition::SUSPENDED).is_some();
     let spec = &Spec { is_suspended, ..spec.clone() };
     let picture = Picture { observed, spec, tally: &tally, scale: &scale, verdict: None, blocked: None };
-    let status = kept(&observed.job, status::project(&picture));
+    let mut status = status::project(&picture);
+    // And what has begun stays so: one that was decided while it was suspended has begun all the same, and the API server
+    // holds that against a managed Job that was resumed since (422).
+    status.start_time.clone_from(&observed.job.status.start_time);
+    let status = kept(&observed.job, status);
     let mut plan = Plan { counted: counted(&tally, &observed.job.status, &status), ..only_status(observed, status) };
     plan.actions.extend(release_all(observed));
     plan

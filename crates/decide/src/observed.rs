@@ -173,6 +173,16 @@ impl Obstacle {
             | Obstacle::Unanswered { retry_at } => Some(*retry_at),
         }
     }
+
+    /// The same, to be set.
+    pub fn retry_at_mut(&mut self) -> Option<&mut Timestamp> {
+        match self {
+            Obstacle::NameTaken(_) => None,
+            Obstacle::TemplateRejected { retry_at, .. }
+            | Obstacle::Refused { retry_at, .. }
+            | Obstacle::Unanswered { retry_at } => Some(retry_at),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -146,3 +146,27 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let text = admin.metrics.text(&admin.jobs, &admin.pods, &admin.queue);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_ill_when_a_watch_stays_deaf_to_an_api_server_that_answers() {
+        let config = Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let (health, watches) = (Health::new(), vec![Reach::default(), Reach::default()]);
+        health.watches(watches.clone());
+        tokio::time::advance(HEALS_WITHIN * 2).await;
+        assert_eq!(health.ailment(), None, "nobody says that the API server is there");
+        // It has been there since now, and so it is not yet for long enough.
+        health.link(Link::new(config, "operator"));
+        assert_eq!(health.ailment(), None);
+        tokio::time::advance(HEALS_WITHIN).await;
+        watches[0].hear();
+        assert!(health.ailment().is_some_and(|ailment| ailment.starts_with("a watch has heard nothing")));
+        watches[1].hear();
+        assert_eq!(health.ailment(), None);
+    }
+}

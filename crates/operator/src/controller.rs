@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchjob_crd::reason;
-use batchjob_decide::observed::{Job, Obstacle, Pod};
+use batchjob_decide::observed::{Job, Pod};
 use batchjob_decide::plan::PodRef;
 use batchjob_decide::{Action, Observed, Plan, decide};
 use futures::FutureExt as _;
@@ -81,7 +81,7 @@ impl Controller {
             match snapshot::snapshot(&self.actor.jobs, &self.actor.pods, key, self.clock.now()) {
                 Snapshot::Job { record, mut observed } => {
                     let memory = self.memory_of(&record);
-                    observed.obstacle.clone_from(&memory.obstacle);
+                    observed.obstacle = memory.obstacle(observed.now);
                     let plan = decide(&observed);
                     if let Some(until) = rests_until(&memory, &observed, &plan).filter(|&until| Instant::now() < until)
                     {
@@ -172,7 +172,7 @@ impl Controller {
         }
         if outcome.n_created > 0 {
             if memory.is_refused() {
-                self.tell_others_of_better_times(key, observed.now);
+                self.tell_others_of_better_times(key);
             }
             memory.it_goes_on();
         }
@@ -220,15 +220,15 @@ impl Controller {
     /// A job whose pods were refused could create one: two others of its namespace try now, whose time would be next. If they
     /// can too, each of them tells two more: what has waited in vain for long goes on within moments, and what has to wait on
     /// is asked little more.
-    fn tell_others_of_better_times(&self, key: &JobKey, now: Timestamp) {
+    fn tell_others_of_better_times(&self, key: &JobKey) {
         let mut memories = self.memories();
         let mut others: Vec<_> = memories
             .iter_mut()
             .filter(|(other, memory)| other.namespace == key.namespace && *other != key && memory.is_refused())
             .collect();
-        others.sort_by_key(|(other, memory)| (memory.obstacle.as_ref().and_then(Obstacle::retry_at), (*other).clone()));
+        others.sort_by_key(|(other, memory)| (memory.retries_at(), (*other).clone()));
         for (other, memory) in others.into_iter().take(TOLD) {
-            memory.hears_of_better_times(now);
+            memory.hears_of_better_times();
             self.queue.add(other);
         }
     }
@@ -267,9 +267,7 @@ fn rests_until(memory: &Memory, observed: &Observed, plan: &Plan) -> Option<Inst
 /// What the user is told of an error.
 fn complaint(error: &Error, memory: &Memory) -> Option<String> {
     match error {
-        Error::Refused { .. } => {
-            memory.obstacle.as_ref()?.message().map(|message| format!("cannot create pods: {message}"))
-        }
+        Error::Refused { .. } => memory.message().map(|message| format!("cannot create pods: {message}")),
         Error::NameTaken { id, .. } => {
             Some(format!("there is a pod of the name of {id} already, which is not this job's: it goes on without"))
         }

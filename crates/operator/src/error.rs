@@ -71,6 +71,14 @@ impl Error {
         Error::Write { what: what.into(), class: Class::Stale, source }
     }
 
+    /// None: the pod was refused.
+    pub fn class(&self) -> Option<Class> {
+        match self {
+            Error::Write { class, .. } | Error::Unanswered { class, .. } => Some(*class),
+            Error::Refused { .. } | Error::NameTaken { .. } => None,
+        }
+    }
+
     pub fn is_create(&self) -> bool {
         matches!(self, Error::Refused { .. } | Error::NameTaken { .. } | Error::Unanswered { .. })
     }

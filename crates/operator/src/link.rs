@@ -426,6 +426,7 @@ mod tests {
         let _watch = tokio::spawn(link.clone().watch());
         let mut state = link.state.subscribe();
         drop(timeout(LIMIT, state.wait_for(|state| state.is_away)).await.expect("it notices"));
+        assert!(link.there_since().is_none());
         // It waits until there is somebody.
         assert!(timeout(Duration::from_millis(500), ask(&client)).await.is_err());
         let listener = TcpListener::bind(address).await.expect("the port is free");

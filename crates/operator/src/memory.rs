@@ -23,7 +23,9 @@ pub struct Memory {
     n_refusals: u32,
     /// The same of creates whose template was rejected.
     n_rejections: u32,
-    pub obstacle: Option<Obstacle>,
+    obstacle: Option<Obstacle>,
+    /// When it was met, by the clock that its times are written in, and by one that nobody sets.
+    met_at: Option<(Timestamp, Instant)>,
     /// When the message in the obstacle was new.
     told_at: Option<Instant>,
     /// How many pods are active and ready was just written; the next change of that alone may wait until then.
@@ -56,6 +58,7 @@ impl Memory {
             n_refusals: 0,
             n_rejections: 0,
             obstacle: None,
+            met_at: None,
             told_at: None,
             status_rests_until: None,
             repairs: Repairs::default(),
@@ -68,15 +71,35 @@ impl Memory {
         self.obstacle = None;
     }
 
+    /// What stands in the way of creates, with its time on the clock as it goes now: somebody may have set it since.
+    pub fn obstacle(&self, now: Timestamp) -> Option<Obstacle> {
+        let mut obstacle = self.obstacle.clone()?;
+        if let (Some(retry_at), Some((met_at, since))) = (obstacle.retry_at_mut(), self.met_at) {
+            let delay = Duration::try_from(retry_at.duration_since(met_at)).unwrap_or_default();
+            *retry_at = later(now, delay.saturating_sub(since.elapsed()));
+        }
+        Some(obstacle)
+    }
+
+    /// What the API server has said of it.
+    pub fn message(&self) -> Option<&str> {
+        self.obstacle.as_ref()?.message()
+    }
+
+    /// When creates are tried again, by the clock as it was then: which of two jobs comes first.
+    pub fn retries_at(&self) -> Option<Timestamp> {
+        self.obstacle.as_ref()?.retry_at()
+    }
+
     /// Whether it waits because its pods are refused.
     pub fn is_refused(&self) -> bool {
         matches!(self.obstacle, Some(Obstacle::Refused { .. }))
     }
 
     /// Others of its kind can create pods again: it tries now.
-    pub fn hears_of_better_times(&mut self, now: Timestamp) {
-        if let Some(Obstacle::Refused { retry_at, .. }) = &mut self.obstacle {
-            *retry_at = now;
+    pub fn hears_of_better_times(&mut self) {
+        if let (Some(Obstacle::Refused { retry_at, .. }), Some((met_at, _))) = (&mut self.obstacle, self.met_at) {
+            *retry_at = met_at;
         }
     }
 
@@ -110,6 +133,7 @@ impl Memory {
                 self.obstacle = Some(Obstacle::Unanswered { retry_at: later(now, delay) });
             }
         }
+        self.met_at = Some((now, Instant::now()));
         // The creates are held back by the obstacle; all else goes on.
         NextTry::AtOnce
     }
@@ -274,12 +298,12 @@ mod tests {
         assert_eq!(tell("no service account"), "no service account");
     }
 
-    #[test]
-    fn many_that_are_refused_together_ask_no_more_often_than_some() {
+    #[tokio::test(start_paused = true)]
+    async fn many_that_are_refused_together_ask_no_more_often_than_some() {
         let mut memory = Memory::of("uid".into());
         memory.learn(&refused(), &Job::default(), 10_000, Timestamp::UNIX_EPOCH);
         assert_eq!(seconds_until_retry(&memory, Timestamp::UNIX_EPOCH), Some(1000));
-        memory.hears_of_better_times(Timestamp::UNIX_EPOCH);
+        memory.hears_of_better_times();
         assert_eq!(seconds_until_retry(&memory, Timestamp::UNIX_EPOCH), Some(0));
     }
 
@@ -288,8 +312,18 @@ mod tests {
         Error::Refused { pod: "ns/x".into(), refusal, message: "exceeded quota".into() }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_meanwhile_changes_nothing() {
+        let mut memory = Memory::of("uid".into());
+        let a_day_ahead = Timestamp::UNIX_EPOCH + Duration::from_secs(86_400);
+        memory.learn(&refused(), &Job::default(), 1, a_day_ahead);
+        assert_eq!(seconds_until_retry(&memory, Timestamp::UNIX_EPOCH), Some(1));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(seconds_until_retry(&memory, Timestamp::UNIX_EPOCH), Some(0));
+    }
+
     fn seconds_until_retry(memory: &Memory, now: Timestamp) -> Option<i64> {
-        let retry_at = memory.obstacle.as_ref()?.retry_at()?;
+        let retry_at = memory.obstacle(now)?.retry_at()?;
         Some(retry_at.duration_since(now).as_secs())
     }
 
@@ -299,8 +333,8 @@ mod tests {
         assert_eq!(delays, [1, 2, 4, 15, 15]);
     }
 
-    #[test]
-    fn a_refusal_holds_back_the_creates_and_nothing_else() {
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_holds_back_the_creates_and_nothing_else() {
         let mut memory = Memory::of("uid".into());
         let now = Timestamp::UNIX_EPOCH;
         for expected in [1, 2, 4] {
@@ -312,8 +346,8 @@ mod tests {
         assert_eq!(seconds_until_retry(&memory, now), Some(1), "a pod was created since");
     }
 
-    #[test]
-    fn a_template_that_makes_no_pod_is_tried_again_after_a_minute() {
+    #[tokio::test(start_paused = true)]
+    async fn a_template_that_makes_no_pod_is_tried_again_after_a_minute() {
         let mut memory = Memory::of("uid".into());
         let error = Error::Refused { pod: "ns/x".into(), refusal: Refusal::Rejected, message: "no".into() };
         let mut delay = |generation| {

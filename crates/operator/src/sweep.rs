@@ -16,12 +16,15 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::act::Actor;
+use crate::error::Class;
 use crate::observe::job::{Content, JobKey};
 use crate::observe::pods::Held;
 use crate::observe::wire::PodRecord;
 
 /// Even if nobody calls.
 const PERIOD: Duration = Duration::from_secs(30);
+/// How soon it looks again after the API server was away or too busy.
+const RETRY: Duration = Duration::from_secs(3);
 
 /// The sweep.
 pub struct Sweep {
@@ -34,12 +37,14 @@ pub struct Sweep {
 impl Sweep {
     /// Never ends.
     pub async fn run(self) {
+        let mut pause = PERIOD;
         loop {
             tokio::select! {
                 biased;
                 () = self.call.notified() => {}
-                () = sleep(PERIOD) => {}
+                () = sleep(pause) => {}
             }
+            pause = PERIOD;
             let outage = &self.actor.writer.outage;
             for record in self.actor.pods.who_left() {
                 outage.turn().await;
@@ -49,7 +54,9 @@ impl Sweep {
             let held = self.actor.pods.held_for_others(|uid| jobs.key_of(uid).is_some(), |pod| self.is_wanted(pod));
             for held in held {
                 outage.turn().await;
-                self.sweep(held).await;
+                if matches!(self.sweep(held).await, Some(Class::Unavailable | Class::Busy { .. })) {
+                    pause = RETRY;
+                }
             }
         }
     }
@@ -82,7 +89,8 @@ impl Sweep {
         if self.actor.jobs.key_of(fresh.place().uid()).is_some() {
             self.bring_back(&fresh).await;
         } else if let Some(held) = Held::of(&fresh) {
-            self.sweep(held).await;
+            // What is held is found again.
+            let _ = self.sweep(held).await;
         }
     }
 
@@ -104,27 +112,28 @@ impl Sweep {
         }
     }
 
-    async fn sweep(&self, held: Held) {
+    /// Answers with why it came to nothing.
+    async fn sweep(&self, held: Held) -> Option<Class> {
         let Held { namespace, owner, holder, pods } = held;
         if holder == Door::ManagedJob && !self.has_managed_jobs {
-            return;
+            return None;
         }
         match &owner {
             // The job that a label names may be run by anybody, and the finalizer is that of all Jobs. Kubernetes' own
             // controller takes it off the pods that nobody owns (`handleSingleOrphanPod`).
-            None if holder == Door::ManagedJob => return,
+            None if holder == Door::ManagedJob => return None,
             None => {}
             // A pod whose job is there is for whoever runs the job.
             Some(owner) => {
                 let key =
                     JobKey { door: holder, namespace: namespace.as_ref().into(), name: owner.name.as_ref().into() };
                 match self.actor.writer.job(&key).await {
-                    Ok(job) if *job.uid() == *owner.uid => return,
+                    Ok(job) if *job.uid() == *owner.uid => return None,
                     Ok(_) => {}
                     Err(error) if error.is_not_found() => {}
                     Err(error) => {
                         tracing::warn!(namespace, job = owner.name, %error, "failed to ask whether a job is gone");
-                        return;
+                        return Some(error.class());
                     }
                 }
             }
@@ -134,8 +143,12 @@ impl Sweep {
             Ok(n_released) => {
                 let job = owner.as_ref().map_or("nobody", |owner| &owner.name);
                 tracing::info!(namespace, job, n_released, "let go the pods of a job that is gone");
+                None
             }
-            Err(error) => tracing::warn!(namespace, %error, "failed to let go the pods of a job that is gone"),
+            Err(error) => {
+                tracing::warn!(namespace, %error, "failed to let go the pods of a job that is gone");
+                error.class()
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 
 use super::name::PodNames;
-use crate::observed::{Container, ContainerState, Deletion, Pod, PodPhase, Role};
+use crate::observed::{Container, ContainerState, Deletion, Pod, PodCondition, PodPhase, Role};
 use crate::plan::AttemptId;
 
 /// The reason of an event has at most so many bytes.
@@ -97,8 +97,17 @@ impl<'a> Attempt<'a> {
         self.pod.ready.is_some_and(|ready| ready.is_true)
     }
 
-    /// Why it failed, in words for a person: "container main exited with code 7".
+    /// Why it failed, in words for a person: "container main exited with code 7". What the cluster did to it, and not its
+    /// program, is told: "the pod was deleted on node node-a (disrupted)".
     pub fn cause(&self) -> String {
+        let is_it = |condition: &PodCondition| &*condition.type_ == "DisruptionTarget" && &*condition.status == "True";
+        match self.pod.conditions.iter().any(is_it) {
+            true => format!("{} (disrupted)", self.cause_of_itself()),
+            false => self.cause_of_itself(),
+        }
+    }
+
+    fn cause_of_itself(&self) -> String {
         let node = self.pod.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
         // The kubelet's own reason comes first: that a container was killed with 137 is what an eviction looks like.
         match (&self.pod.reason, &self.pod.message) {
@@ -270,6 +279,16 @@ mod tests {
             of(&pod(PodPhase::Running, [restarted])).cause(),
             "container main exited with code 9 (restarted 2 times)"
         );
+    }
+
+    #[test]
+    fn a_disruption_is_told_apart_from_a_failure() {
+        let mut ended_by_signal = pod(PodPhase::Failed, [container(Role::Main, 0, ended(143, None))]);
+        let target = |status: &str| [PodCondition { type_: "DisruptionTarget".into(), status: status.into() }];
+        ended_by_signal.conditions = Box::new(target("True"));
+        assert_eq!(of(&ended_by_signal).cause(), "container main exited with code 143 (disrupted)");
+        ended_by_signal.conditions = Box::new(target("False"));
+        assert_eq!(of(&ended_by_signal).cause(), "container main exited with code 143");
     }
 
     #[test]

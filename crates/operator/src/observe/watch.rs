@@ -104,7 +104,8 @@ impl Reach {
         self.heard.borrow().0
     }
 
-    fn hear(&self) {
+    /// It has said something.
+    pub(crate) fn hear(&self) {
         self.heard.send_replace(Heard::default());
     }
 
