@@ -18,6 +18,11 @@
 //! What it does not do: check whether a new object is valid (schema, CEL rules, names), and set defaults that nobody here
 //! reads. Namespaces need not exist. Server-side apply, JSON patches, field selectors, deletion of collections and
 //! `$setElementOrder` are refused, loudly.
+//!
+//! Where the two are known to differ, and nobody who writes here could tell: the words of a refusal, but for those of
+//! `NotFound`, `AlreadyExists` and an outdated version; the cause `<nil>` of a 422, which says that a schema's rules were
+//! not asked; `managedFields`; the token of a list that goes on; a watch from the future, which is not refused; and the
+//! garbage collector, which is never behind and collects nothing before it is told to.
 
 pub mod connection;
 mod decode;

@@ -79,7 +79,9 @@ impl Judge {
             oracle.see(&event);
         }
         if let Some(history) = &mut self.history {
-            history.push(line(written));
+            let line = line(written);
+            tracing::info!(target: "history", "{line}");
+            history.push(line);
             let broken = self.oracle.iter().flat_map(|oracle| &oracle.violations()[n_before..]);
             history.extend(broken.map(|violation| format!("          ^^^ {violation}")));
         }

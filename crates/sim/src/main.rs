@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use batchjob_operator::args::OperatorArgs;
+use batchjob_oracle::Report;
 use batchjob_sim::case::Case;
 use batchjob_sim::scope::{Scope, scopes};
 use batchjob_sim::shrink::shrink;
@@ -20,14 +21,26 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 struct Args {
     /// How many lives of jobs are to be played
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 0)]
     lives: u64,
     /// The first case
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Play this case alone, and tell what happened
+    /// The first case is one that belongs to this commit
+    #[arg(long, conflicts_with = "from")]
+    pick: Option<String>,
+    /// Play every fault at every request of these small jobs, and every pair of faults (all: of each of them)
+    #[arg(long)]
+    pairs: Option<String>,
+    /// Play this case alone, and tell what happened; with RUST_LOG also what the operators say
     #[arg(long)]
     seed: Option<u64>,
+    /// With --seed: make the case as small as it can be while it breaks a law, and write it into that file
+    #[arg(long, requires = "seed")]
+    shrink: Option<PathBuf>,
+    /// Play the case of that file alone, and tell what happened
+    #[arg(long)]
+    case: Option<PathBuf>,
     /// Play every case twice, and compare
     #[arg(long)]
     twice: bool,
@@ -36,17 +49,15 @@ struct Args {
     /// Stop after so many cases that break a law
     #[arg(long, default_value_t = 20)]
     most_failures: u64,
-    /// With --seed: make the case as small as it can be, and write it into that file
-    #[arg(long)]
-    shrink: Option<PathBuf>,
-    /// Play the case of that file alone, and tell what happened
-    #[arg(long)]
-    case: Option<PathBuf>,
-    /// Play every pair of faults of these small jobs (all: every one)
-    #[arg(long)]
-    pairs: Option<String>,
+    /// Where the result is written
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Of the code that is played, for the result
+    #[arg(long, default_value = "")]
+    commit: String,
+    /// The day, for the result
+    #[arg(long, default_value = "")]
+    date: String,
 }
 
 #[derive(Default)]
@@ -84,29 +95,55 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.case {
         return tell(&serde_json::from_slice(&std::fs::read(path)?)?, &operator);
     }
-    if let Some(name) = &args.pairs {
-        return pairs(name, args, &operator);
+    let began = Instant::now();
+    let mut report = Report {
+        name: "simulation".to_owned(),
+        promise: "A job keeps every law, and comes to rest as its spec says, whatever goes wrong and in whatever order"
+            .to_owned(),
+        how: "the operator, all but its process, over an API server in memory, in virtual time".to_owned(),
+        command: "make sim".to_owned(),
+        commit: args.commit.clone(),
+        date: args.date.clone(),
+        ..Report::default()
+    };
+    if args.lives > 0 {
+        play_lives(args, &operator, &mut report);
     }
+    if let Some(name) = &args.pairs {
+        play_pairs(name, args, &operator, &mut report)?;
+    }
+    report.seconds = began.elapsed().as_secs();
+    if let Some(folder) = &args.report {
+        report.write(folder)?;
+    }
+    anyhow::ensure!(report.violations == 0, "{} cases break a law: sim --seed N tells how", report.violations);
+    Ok(())
+}
+
+/// Random cases, until there were lives enough.
+fn play_lives(args: &Args, operator: &OperatorArgs, report: &mut Report) {
     let sums = Sums::default();
-    sums.next.store(args.from, Ordering::Relaxed);
+    // Far from those of other commits.
+    let picked = args.pick.as_ref().and_then(|commit| u64::from_str_radix(commit.get(..8)?, 16).ok());
+    sums.next.store(picked.map_or(args.from, |picked| picked << 24), Ordering::Relaxed);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..args.threads {
-            scope.spawn(|| work(args, &operator, &sums));
+            scope.spawn(|| work(args, operator, &sums));
         }
     });
-    let took = began.elapsed();
+    let seconds = began.elapsed().as_secs_f64();
     let load = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
     let lives = load(&sums.lives);
+    let hours = load(&sums.virtual_seconds) / 3600;
+    let speed = lives as f64 / seconds;
     println!(
-        "{lives} lives in {} cases, {} requests, {} faults, {} deaths of operators, {} hours of their time, in {:.1} s: {:.0} lives/s",
+        "{lives} lives in {} cases, {} requests, {} faults, {} deaths of operators, {hours} hours of their time, \
+         in {seconds:.1} s: {speed:.0} lives/s",
         load(&sums.cases),
         load(&sums.requests),
         load(&sums.faults),
         load(&sums.deaths),
-        load(&sums.virtual_seconds) / 3600,
-        took.as_secs_f64(),
-        lives as f64 / took.as_secs_f64(),
     );
     let mut failures = sums.failures.into_inner().unwrap_or_default();
     failures.sort();
@@ -116,8 +153,17 @@ fn run(args: &Args) -> anyhow::Result<()> {
             println!("  {violation}");
         }
     }
-    anyhow::ensure!(failures.is_empty(), "{} cases break a law: sim --seed N tells how", failures.len());
-    Ok(())
+    for (what, sum) in [
+        ("cases", &sums.cases),
+        ("requests", &sums.requests),
+        ("faults", &sums.faults),
+        ("deaths of operators", &sums.deaths),
+    ] {
+        report.counts.insert(what.to_owned(), load(sum));
+    }
+    report.counts.insert("lives".to_owned(), lives);
+    report.violations += failures.len() as u64;
+    report.details.push(format!("{speed:.0} lives a second on two cores; {hours} hours of the jobs' own time."));
 }
 
 fn work(args: &Args, operator: &OperatorArgs, sums: &Sums) {
@@ -151,8 +197,14 @@ fn work(args: &Args, operator: &OperatorArgs, sums: &Sums) {
 
 fn tell(case: &Case, operator: &OperatorArgs) -> anyhow::Result<()> {
     println!("{case}");
+    // RUST_LOG=debug tells what the operators say, between the lines of the history.
+    let is_logged = std::env::var_os("RUST_LOG").is_some();
+    if is_logged {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let outcome = play(case, operator, true);
-    for line in &outcome.history {
+    for line in outcome.history.iter().filter(|_| !is_logged) {
         println!("{line}");
     }
     for violation in &outcome.violations {
@@ -168,8 +220,8 @@ fn tell(case: &Case, operator: &OperatorArgs) -> anyhow::Result<()> {
 }
 
 /// Every fault at every request, and every pair, of small jobs.
-fn pairs(name: &str, args: &Args, operator: &OperatorArgs) -> anyhow::Result<()> {
-    let mut n_bad = 0;
+fn play_pairs(name: &str, args: &Args, operator: &OperatorArgs, report: &mut Report) -> anyhow::Result<()> {
+    let mut n_scripts = 0;
     for scope in scopes().iter().filter(|scope| name == "all" || scope.name == name) {
         let began = Instant::now();
         let reference = play(&scope.case, operator, false);
@@ -203,8 +255,10 @@ fn pairs(name: &str, args: &Args, operator: &OperatorArgs) -> anyhow::Result<()>
         for (script, violations) in failures.iter().take(args.most_failures as usize) {
             println!("  {script:?}: {}", violations.join("; "));
         }
-        n_bad += failures.len();
+        n_scripts += scripts.len() as u64;
+        report.violations += failures.len() as u64;
     }
-    anyhow::ensure!(n_bad == 0, "{n_bad} break a law");
+    anyhow::ensure!(n_scripts > 0, "there is no small job {name:?}");
+    report.counts.insert("faults and pairs of small jobs".to_owned(), n_scripts);
     Ok(())
 }

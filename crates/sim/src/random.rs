@@ -1,6 +1,7 @@
 //! Numbers that look random and are a function of a seed: SplitMix64, small enough to stay the same for ever.
 
 /// A sequence of numbers.
+#[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
@@ -29,6 +30,12 @@ impl Random {
     /// True in so many of 100 times.
     pub fn in_100(&mut self, times: u64) -> bool {
         self.below(100) < times
+    }
+
+    /// One of them; None if there is none.
+    pub fn pick<'a, T>(&mut self, values: &'a [T]) -> Option<&'a T> {
+        let n = u64::try_from(values.len()).unwrap_or_default().max(1);
+        values.get(usize::try_from(self.below(n)).unwrap_or_default())
     }
 
     pub fn one_of<T: Clone>(&mut self, values: &[T]) -> T {

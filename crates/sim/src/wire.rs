@@ -340,13 +340,16 @@ struct Channel {
     waiting: VecDeque<WatchEvent>,
     ends_at: Instant,
     is_over: bool,
+    /// So many events are told whatever happens: they were told in the wrong order, and what has the later version must
+    /// not be the last that is told.
+    owed: usize,
 }
 
 impl Channel {
     fn new(wire: Wire, cursor: Cursor, n: u64) -> Channel {
         let random = Random::of(&[wire.weather.seed, 2, n]);
         let ends_at = Instant::now() + cursor.timeout.unwrap_or(Duration::from_secs(1800));
-        Channel { wire, cursor, random, waiting: VecDeque::new(), ends_at, is_over: false }
+        Channel { wire, cursor, random, waiting: VecDeque::new(), ends_at, is_over: false, owed: 0 }
     }
 
     fn lines(self) -> impl Stream<Item = Bytes> + Send {
@@ -401,7 +404,9 @@ impl Channel {
     async fn tell(&mut self) -> Option<Bytes> {
         let weather = self.wire.weather.clone();
         let rates = &weather.rates;
-        if !weather.is_fair() {
+        if self.owed > 0 {
+            self.owed -= 1;
+        } else if !weather.is_fair() {
             if self.happens(rates.held) {
                 weather.struck();
                 sleep(up_to(&mut self.random, 10_000)).await;
@@ -413,15 +418,15 @@ impl Channel {
             if self.waiting.len() > 1 && self.happens(rates.swapped) && !self.is_followed() {
                 weather.struck();
                 self.waiting.swap(0, 1);
-            }
-            if self.happens(rates.cut) {
+                self.owed = 1;
+            } else if self.happens(rates.cut) {
                 weather.struck();
                 self.is_over = true;
                 // In the middle of a line, or before it.
                 let half = |event: &WatchEvent| event.line.slice(..event.line.len() / 2);
                 return self.random.in_100(50).then(|| self.waiting.front().map(half)).flatten();
             }
-            if self.happens(rates.gone) {
+            if self.owed == 0 && self.happens(rates.gone) {
                 weather.struck();
                 self.is_over = true;
                 return Some(Bytes::from_static(GONE));

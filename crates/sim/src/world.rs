@@ -71,7 +71,7 @@ enum Task {
     /// The kubelet has stopped what was told to go.
     Stop(Pod),
     Remove(Pod),
-    /// Kubernetes' own Job controller takes its finalizer off the pods of Jobs that are gone (`handleSingleOrphanPod`).
+    /// Kubernetes' own Job controller takes its finalizer off pods that nobody owns (`syncOrphanPod`).
     LetOrphanGo(Pod),
     Collect,
     Begin {
@@ -410,14 +410,7 @@ impl<'a> World<'a> {
             }
             Task::LetOrphanGo(pod) => {
                 let is_alone = |it: &Value| it["metadata"]["ownerReferences"].as_array().is_none_or(Vec::is_empty);
-                let has_no_job = self.job_of(&pod).is_none_or(|job| {
-                    let job = &self.case.jobs[job];
-                    let uid = self.look(&pod, |it| it["metadata"]["labels"][keys::CONTROLLER_UID].clone());
-                    let found =
-                        self.server.with_object(Kind::Job, NAMESPACE, job.name(), |it| it["metadata"]["uid"].clone());
-                    job.is_managed() && found != uid
-                });
-                if has_no_job && self.look(&pod, is_alone) == Some(true) {
+                if self.look(&pod, is_alone) == Some(true) {
                     let gone = json!({ "metadata": {
                         "uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [keys::JOB_POD_FINALIZER],
                     }});

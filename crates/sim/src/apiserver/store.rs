@@ -58,8 +58,9 @@ pub(super) struct Object {
     /// The same as JSON text: it is served many times.
     pub bytes: Bytes,
     pub revision: u64,
-    /// The status is the schema's default and not in etcd, until the next write of any kind puts it there.
-    pub has_default_status: bool,
+    /// A default is told that is not in etcd, until the next write of any kind puts it there: so far that one changes
+    /// something, even if it seems to change nothing.
+    pub has_unstored_default: bool,
 }
 
 impl Object {
@@ -169,11 +170,18 @@ impl Store {
     }
 
     /// Puts an object or a new version of it.
-    pub fn put(&mut self, kind: Kind, key: &str, mut value: Value, has_default_status: bool, who: &str) -> Arc<Object> {
+    pub fn put(
+        &mut self,
+        kind: Kind,
+        key: &str,
+        mut value: Value,
+        has_unstored_default: bool,
+        who: &str,
+    ) -> Arc<Object> {
         self.revision += 1;
         let revision = self.revision;
         value["metadata"]["resourceVersion"] = revision.to_string().into();
-        let object = Arc::new(Object { bytes: text(&value), value, revision, has_default_status });
+        let object = Arc::new(Object { bytes: text(&value), value, revision, has_unstored_default });
         let objects = &mut self.tables[kind.index()].objects;
         let previous = match objects.get_mut(key) {
             Some(there) => Some(std::mem::replace(there, object.clone())),
@@ -239,7 +247,7 @@ impl Store {
 pub(super) fn at_revision(object: &Object, revision: u64) -> Arc<Object> {
     let mut value = object.value.clone();
     value["metadata"]["resourceVersion"] = revision.to_string().into();
-    Arc::new(Object { bytes: text(&value), value, revision, has_default_status: object.has_default_status })
+    Arc::new(Object { bytes: text(&value), value, revision, has_unstored_default: object.has_unstored_default })
 }
 
 pub(super) fn key(namespace: &str, name: &str) -> String {
@@ -260,8 +268,10 @@ pub(super) fn text_of(time: Timestamp) -> String {
 }
 
 fn text(value: &Value) -> Bytes {
-    // A `Value` has nothing that JSON cannot write.
-    serde_json::to_vec(value).unwrap_or_default().into()
+    let mut text = Vec::with_capacity(2048);
+    // A `Value` has nothing that JSON cannot write, and a `Vec` takes everything.
+    serde_json::to_writer(&mut text, value).unwrap_or_default();
+    text.into()
 }
 
 /// The finalizer of splitmix64.

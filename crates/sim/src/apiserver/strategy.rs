@@ -74,7 +74,7 @@ pub(super) fn prepare_update(kind: Kind, part: Part, new: &mut Value, old: &Valu
             new["status"] = status;
         }
         Part::Status => {
-            new["spec"] = old["spec"].clone();
+            keep(new, old, "spec");
             if kind == Kind::Pod {
                 restore(new, old, "ownerReferences");
                 restore(new, old, "deletionTimestamp");
@@ -85,12 +85,19 @@ pub(super) fn prepare_update(kind: Kind, part: Part, new: &mut Value, old: &Valu
             }
         }
         _ => {
-            new["status"] = old["status"].clone();
+            keep(new, old, "status");
             if new["spec"] != old["spec"] {
                 let generation = old["metadata"]["generation"].as_i64().unwrap_or_default();
                 new["metadata"]["generation"] = (generation + 1).into();
             }
         }
+    }
+}
+
+/// A side of the object is as it was: mostly it is anyhow, and to compare is cheaper than to copy.
+fn keep(new: &mut Value, old: &Value, side: &str) {
+    if new[side] != old[side] {
+        new[side] = old[side].clone();
     }
 }
 

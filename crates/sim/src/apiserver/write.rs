@@ -39,6 +39,13 @@ impl Store {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let target = Target { kind, namespace, name: &name, who };
         place(&target, &mut object)?;
+        // The status of the schema, and the labels that a Job inherits when it is read (`SetDefaults_Job`).
+        let has_no_labels = |object: &Value| object["metadata"].get("labels").is_none();
+        let has_unstored_default = match kind {
+            Kind::BatchJob => true,
+            Kind::Job => has_no_labels(&object) && has_no_labels(&object["spec"]["template"]),
+            Kind::Pod | Kind::Lease | Kind::Event => false,
+        };
         self.prepare(kind, &mut object);
         if name.is_empty() {
             return Err(Refusal::invalid(
@@ -64,8 +71,7 @@ impl Store {
         if kind == Kind::Event {
             return Ok((201, self.count_event(&object)));
         }
-        let has_default_status = kind == Kind::BatchJob;
-        Ok((201, self.put(kind, &key, object, has_default_status, who).bytes.clone()))
+        Ok((201, self.put(kind, &key, object, has_unstored_default, who).bytes.clone()))
     }
 
     /// What the server alone says of a new object.
@@ -151,7 +157,7 @@ impl Store {
             self.remove(kind, &key, who);
             return Ok((200, new.to_string().into()));
         }
-        if new == old.value && !old.has_default_status {
+        if new == old.value && !old.has_unstored_default {
             return Ok((200, old.bytes.clone()));
         }
         Ok((200, self.put(kind, &key, new, false, who).bytes.clone()))
