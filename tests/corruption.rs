@@ -22,7 +22,6 @@ pub mod etcd;
 pub mod jobs;
 pub mod kubelet;
 pub mod protobuf;
-pub mod random;
 pub mod rest;
 pub mod round;
 pub mod stored;

@@ -39,7 +39,10 @@ fn cases() -> Result<Vec<Case>> {
     let mut cases: Vec<Case> = serde_saphyr::from_str(&text)?;
     cases.retain(|case| {
         let is_a_status = case.pod.as_object().is_some_and(|pod| pod.keys().eq(["status"]));
-        is_a_status && case.before.is_none() && !case.ends && !case.pod.to_string().contains("MANY")
+        let text = case.pod.to_string();
+        // The types that this test lists pods by cannot hold such a time, and would show none of them (`corruption` has such).
+        let is_beyond_time = text.contains("9999-12-31");
+        is_a_status && case.before.is_none() && !case.ends && !text.contains("MANY") && !is_beyond_time
     });
     Ok(cases)
 }

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 /// Where the operator is: a namespace that lets in no pod that is not `restricted`.
 pub const SYSTEM: &str = "batchjob-system";
 /// That it runs managed Jobs, and gets those of labelled namespaces.
-const MANAGED_JOBS: [&str; 4] =
+pub const MANAGED_JOBS: [&str; 4] =
     ["--set", "managedJobs.enabled=true", "--set", "managedJobs.mutatingAdmissionPolicy.enabled=true"];
 const OPERATOR: &str = "app.kubernetes.io/component=operator";
 /// Called as the release is.

@@ -7,7 +7,7 @@ use batchjob_tests::support::{Kubectl, Namespace, wait_for};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-use crate::installed::{Installed, SYSTEM, alone};
+use crate::installed::{Installed, MANAGED_JOBS, SYSTEM, alone};
 use crate::story::script;
 
 /// Nothing may be left after this time.
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn what_a_dead_operator_holds_an_uninstall_frees() -> Result<()> {
-    let installed = alone().await?;
+    let installed = alone(&MANAGED_JOBS).await?;
     let system = installed.kubectl(SYSTEM);
 
     let work = put_to_work(installed, "dead").await?;

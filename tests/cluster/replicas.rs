@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use batchjob_tests::faults::campaign::sends_once;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{EvictParams, ListParams};
@@ -80,14 +81,15 @@ async fn the_leader_is_deleted(story: &Story<'_>) -> Result<()> {
 async fn both_are_evicted(story: &Story<'_>) -> Result<()> {
     let leader = two_are_ready(story).await?;
     let client = story.installed.kubernetes.client().await?;
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), SYSTEM);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client, SYSTEM);
     story
         .until("one of the two may be taken", 30, async || {
             let status = budgets.get("batchjob").await?.status.unwrap_or_default();
             Ok(((status.disruptions_allowed, status.current_healthy) == (Some(1), Some(2))).then_some(()))
         })
         .await?;
-    let pods: Api<Pod> = Api::namespaced(client, SYSTEM);
+    // Another client would ask again until it may.
+    let pods: Api<Pod> = Api::namespaced(sends_once(&story.installed.kubernetes).await?, SYSTEM);
     let other = other_than(story.installed, &leader).await?;
     let params = EvictParams::default();
     pods.evict(&leader, &params).await.context("evict the leader")?;
@@ -95,7 +97,11 @@ async fn both_are_evicted(story: &Story<'_>) -> Result<()> {
         Err(kube::Error::Api(status)) if status.code == 429 => {
             ensure!(status.message.contains("disruption budget"), "{}", status.message);
         }
-        answer => anyhow::bail!("both may be evicted at the same time: {answer:?}"),
+        answer => {
+            let left: Vec<String> = story.installed.operator_pods().await?.iter().map(|pod| pod.name_any()).collect();
+            let budget = budgets.get("batchjob").await?.status;
+            anyhow::bail!("{leader} and {other} may be evicted, {left:?} are left: {answer:?}; {budget:?}");
+        }
     }
     another_leads(story, &leader).await
 }

@@ -23,19 +23,19 @@ const SOON: Duration = Duration::from_secs(120);
 pub enum Cut {
     /// The second half is missing.
     InHalf,
-    /// Nothing of it is left.
-    Empty,
+    /// No byte of it is what it was.
+    Noise,
     /// A version that is still to come.
     FutureVersion,
 }
 
 impl Cut {
-    pub const ALL: [Cut; 3] = [Cut::InHalf, Cut::Empty, Cut::FutureVersion];
+    pub const ALL: [Cut; 3] = [Cut::InHalf, Cut::Noise, Cut::FutureVersion];
 
     fn of(self, value: &[u8]) -> Vec<u8> {
         match self {
             Cut::InHalf => value[..value.len() / 2].to_vec(),
-            Cut::Empty => Vec::new(),
+            Cut::Noise => value.iter().map(|byte| byte ^ 0x55).collect(),
             Cut::FutureVersion => {
                 // Of the same length: in protobuf the length stands before it.
                 let text: Vec<u8> = value.to_vec();
@@ -126,7 +126,7 @@ pub async fn play(
         }
     }
 
-    // As an administrator would. Of an empty one the API server says, in this place alone, that it can be read.
+    // As an administrator would.
     let is_removed = cut == Cut::InHalf;
     if is_removed {
         all.delete_unread(key.rsplit('/').next().context("a key ends with a name")?).await?;
@@ -169,7 +169,7 @@ pub async fn until_nothing_is_held(place: &Place<'_>) -> Result<Vec<String>> {
         let mut held = Vec::new();
         for pod in Rest::of_all_pods(&place.client).list().await? {
             let namespace = text(&pod, "/metadata/namespace");
-            if namespace == HEALTHY || !pod["metadata"]["finalizers"].is_array() {
+            if namespace == HEALTHY || !pod["metadata"]["finalizers"].is_array() || is_of_others(&pod) {
                 continue;
             }
             let let_go = json!({ "metadata": { "finalizers": null } });
@@ -182,4 +182,14 @@ pub async fn until_nothing_is_held(place: &Place<'_>) -> Result<Vec<String>> {
     };
     let gone = wait_for("no pod is held", SOON, async || Ok(held().await?.is_empty().then_some(()))).await;
     if gone.is_ok() { Ok(Vec::new()) } else { held().await }
+}
+
+/// It says that it is controlled by something of a kind that is none of ours: it is not touched, whatever holds it.
+fn is_of_others(pod: &Value) -> bool {
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    let mut controllers = owners.filter(|owner| owner["controller"] == true);
+    controllers.any(|owner| {
+        let (group, _) = text(owner, "/apiVersion").split_once('/').unwrap_or_default();
+        !matches!((group, text(owner, "/kind")), ("batchjob.dev", "BatchJob") | ("batch", "Job"))
+    })
 }

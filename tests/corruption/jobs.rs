@@ -106,7 +106,7 @@ pub fn told(job: Option<&Value>, name_of_it: &str, namespace: &str, warnings: &[
     }
     let manager = &job["spec"]["managedBy"];
     let is_a_job = job["kind"] == "Job";
-    if (is_a_job && manager != keys::MANAGED_BY) || (!manager.is_null() && manager != keys::MANAGED_BY) {
+    if manager != keys::MANAGED_BY && (is_a_job || !manager.is_null()) {
         return Some("it says that somebody else runs it");
     }
     if (name(job), text(job, "/metadata/namespace")) != (name_of_it, namespace) {

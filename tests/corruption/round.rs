@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use super::etcd::Etcd;
 use super::jobs::{self, Job, is_over, is_running, name, uid};
 use super::kubelet::{Kubelet, ends};
-use super::random::Random;
 use super::rest::{Rest, found, text};
 use super::stored::{Kind, Stored};
 use crate::kubernetes::Kubernetes;
 use crate::support::{Namespace, wait_for};
+use batchjob_sim::random::Random;
 
 /// What comes at once, on a busy machine.
 const SOON: Duration = Duration::from_secs(120);
@@ -70,9 +70,9 @@ pub async fn play(place: &Place<'_>, seed: u64, n: u64, only: Option<u64>) -> Re
     let mut victims = (0..n)
         .filter(|i| only.is_none_or(|only| *i == only))
         .map(|i| {
-            let mut random = Random::new(seed, i);
-            let kind = [Kind::BatchJob, Kind::BatchJob, Kind::Job][random.below(3)];
-            let stage = [Stage::Running, Stage::Between, Stage::Over][random.below(3)];
+            let mut random = Random::of(&[seed, i]);
+            let kind = [Kind::BatchJob, Kind::BatchJob, Kind::Job][random.below(3) as usize];
+            let stage = [Stage::Running, Stage::Between, Stage::Over][random.below(3) as usize];
             let job = Job::new(&place.client, kind, &namespace, &format!("victim-{i}"));
             Victim { job, stage, random, pod: None, damage: String::new() }
         })
@@ -202,7 +202,7 @@ async fn break_one(
     } else {
         let mut names: Vec<String> = victim.job.its_pods().await?.iter().map(|pod| name(pod).to_owned()).collect();
         names.sort();
-        (Kind::Pod, victim.random.one_of(&names).context("it has pods")?.clone())
+        (Kind::Pod, victim.random.pick(&names).context("it has pods")?.clone())
     };
     let key = kind.key(namespace, &name);
     let before = loop {

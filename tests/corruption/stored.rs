@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::protobuf::{self, Field, Message, Node};
-use super::random::Random;
+use batchjob_sim::random::Random;
 
 /// What the API server puts before protobuf.
 const MAGIC: &[u8] = b"k8s\0";
@@ -121,7 +121,7 @@ impl Stored {
         let mut places = self.places();
         let is_dependency = |place: &Place| DEPENDENCIES.iter().any(|word| place.name.contains(word));
         places.retain(|place| is_dependency(place) == wants_dependency);
-        let place = random.one_of(&places).context("it has such places")?.clone();
+        let place = random.pick(&places).context("it has such places")?.clone();
         let mut damages = vec![Damage::Drop];
         match place.what {
             What::Number => {
@@ -131,21 +131,21 @@ impl Stored {
             What::Text => {
                 // The uid of an object itself is not made that of another one: that there are not two is what a uid is.
                 if place.name.ends_with(".uid") && place.name != ".metadata.uid" {
-                    damages.extend(random.one_of(uids).cloned().map(Damage::Text));
+                    damages.extend(random.pick(uids).cloned().map(Damage::Text));
                 }
-                damages.extend([0, 1].map(|_| Damage::FlipBit(random.next() as u32)));
+                damages.extend([0, 1].map(|_| Damage::FlipBit(random.number() as u32)));
                 damages.push(Damage::Text(String::new()));
                 let others = ["Dreaming", "0-4294967295", "-1", "99999999999999999999", "a\0b", "{}"];
-                damages.extend(random.one_of(&others).map(|&other| Damage::Text(other.to_owned())));
+                damages.extend(random.pick(&others).map(|&other| Damage::Text(other.to_owned())));
                 damages.push(Damage::Text("long ".repeat(2000)));
             }
             What::Other => {}
         }
         if matches!(self, Stored::Json(_)) {
             let others = [Value::Null, Value::Bool(true), 7.into(), 0.5.into(), "text".into(), Value::Array(vec![])];
-            damages.extend(random.one_of(&others).cloned().map(Damage::Json));
+            damages.extend(random.pick(&others).cloned().map(Damage::Json));
         }
-        let damage = random.one_of(&damages).context("something can be done to it")?.clone();
+        let damage = random.pick(&damages).context("something can be done to it")?.clone();
         Ok((place, damage))
     }
 
@@ -229,7 +229,7 @@ fn of_message(message: &Message, fields: &'static [Field], name: &str, way: &mut
     for (i, (number, node)) in message.iter().enumerate() {
         let Some(field) = protobuf::field(fields, *number) else { continue };
         let nth = message[..i].iter().filter(|(other, _)| other == number).count();
-        let name = match (&*name, nth, field.name) {
+        let name = match (name, nth, field.name) {
             (_, _, "raw") => String::new(),
             (name, 0, field) => format!("{name}.{field}"),
             (name, nth, field) => format!("{name}.{field}[{nth}]"),
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_seed_chooses_the_same_again() -> Result<()> {
         let stored = Stored::Json(json!({ "metadata": { "uid": "u", "labels": { "a": "b" } }, "spec": { "n": 1 } }));
-        let choose = |seed| stored.choose(&mut Random::new(seed, 0), &["v".to_owned()]).map(|it| format!("{it:?}"));
+        let choose = |seed| stored.choose(&mut Random::of(&[seed, 0]), &["v".to_owned()]).map(|it| format!("{it:?}"));
         assert_eq!(choose(7)?, choose(7)?);
         let all: std::collections::BTreeSet<String> = (0..50).map(choose).collect::<Result<_>>()?;
         assert!(all.len() > 10, "{all:?}");

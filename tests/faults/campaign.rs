@@ -54,8 +54,8 @@ pub async fn until_collected(kubernetes: &Kubernetes) -> Result<()> {
     .await
 }
 
-/// For a proxy: what comes of a request is the operator's to see.
-pub(crate) async fn sends_once(kubernetes: &Kubernetes) -> Result<Client> {
+/// A client that sends each request once: what comes of it is to be seen.
+pub async fn sends_once(kubernetes: &Kubernetes) -> Result<Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(kubernetes.kubeconfig())?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
     config.proxy_url = None;

@@ -88,10 +88,11 @@ impl Times {
     pub const DEFAULT: Times =
         Times { lease: Duration::from_secs(15), renew: Duration::from_secs(10), retry: Duration::from_secs(2) };
 
-    /// How long it may take until somebody works again: the Lease, a look at it, and a few seconds for what comes then.
+    /// How long it may take until somebody works again: the Lease, a look at it, and what comes then.
     pub fn until_work(self, change: Change) -> Duration {
-        // Caches are read anew, and jobs looked at; on a machine on which many do the same.
-        const TO_BEGIN: Duration = Duration::from_secs(5);
+        // Caches are read anew, and jobs looked at: a second or two, on a machine on which nobody else works. Reports tell the
+        // slowest.
+        const TO_BEGIN: Duration = Duration::from_secs(15);
         match change {
             Change::Term => self.retry + TO_BEGIN,
             // Whoever leads notices, or somebody takes it.

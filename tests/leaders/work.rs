@@ -55,7 +55,7 @@ pub async fn row(jobs: &Api<BatchJob>, history: &History, row: usize, is_over: w
 
 /// In every second one an index fails once.
 fn job(name: &str, n: u64) -> serde_json::Value {
-    let spec = if n % 2 == 0 {
+    let spec = if n.is_multiple_of(2) {
         json!({ "completionMode": "Indexed", "completions": 4, "parallelism": 2, "backoffLimitPerIndex": 1 })
     } else {
         json!({ "completions": 3, "parallelism": 3, "ttlSecondsAfterFinished": 5 })

@@ -299,12 +299,16 @@ impl Load {
     }
 }
 
-/// Writes to etcd, beside the API server, until there is no room.
+/// What fills etcd, beside the objects of the API server.
+const FILLER: &str = "/outages/filler/";
+
+/// Writes until there is no room.
 async fn fill(ground: &Ground) -> Result<()> {
-    let key = STANDARD.encode("/outages/filler");
-    let body = json!({ "key": key, "value": STANDARD.encode(vec![b'x'; 1 << 20]) }).to_string();
-    for _ in 0..200 {
-        match ground.etcd("/v3/kv/put", &body).await {
+    let value = STANDARD.encode(vec![b'x'; 1 << 20]);
+    for number in 0..200 {
+        // Each under a name of its own: of what is overwritten the API server frees the room again.
+        let key = STANDARD.encode(format!("{FILLER}{number}"));
+        match ground.etcd("/v3/kv/put", &json!({ "key": key, "value": value }).to_string()).await {
             Ok(_) => {}
             Err(error) if error.to_string().contains("database space exceeded") => return Ok(()),
             Err(error) => return Err(error),
@@ -313,8 +317,11 @@ async fn fill(ground: &Ground) -> Result<()> {
     anyhow::bail!("etcd has room for 200 MiB")
 }
 
-/// What an administrator does: compacts, defragments, and takes back the alarm.
+/// What an administrator does: deletes what is too much, compacts, defragments, and takes back the alarm.
 async fn free(ground: &Ground) -> Result<()> {
+    // Up to what comes after '/'.
+    let (from, to) = (STANDARD.encode(FILLER), STANDARD.encode(FILLER.trim_end_matches('/').to_owned() + "0"));
+    ground.etcd("/v3/kv/deleterange", &json!({ "key": from, "range_end": to }).to_string()).await?;
     let status: Value = serde_json::from_str(&ground.etcd("/v3/maintenance/status", "{}").await?)?;
     let revision = status["header"]["revision"].as_str().context("a revision")?;
     match ground.etcd("/v3/kv/compaction", &json!({ "revision": revision, "physical": true }).to_string()).await {

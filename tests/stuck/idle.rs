@@ -50,7 +50,7 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
 
     let n_running = (0..n_jobs).filter(|n| n % 3 == 2).count();
     let pods: Api<Pod> = Api::namespaced(namespace.client.clone(), &namespace.name);
-    let found = wait_for("every job that runs has its pod", Duration::from_secs(300), async || {
+    let found = wait_for("every job that runs has its pod", Duration::from_secs(900), async || {
         let found = pods.list_metadata(&ListParams::default()).await?.items;
         Ok(Some(found).filter(|found| found.len() == n_running))
     })
@@ -59,7 +59,7 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
     println!("their pods run after {:.0?}", creating.elapsed());
     let mut n_writes = 0;
     let mut since = Instant::now();
-    wait_for("the operator has nothing left to write", Duration::from_secs(300), async || {
+    wait_for("the operator has nothing left to write", Duration::from_secs(900), async || {
         let n = audit.requests()?.iter().filter(|request| request.is_write).count();
         if n != n_writes {
             (n_writes, since) = (n, Instant::now());
