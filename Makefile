@@ -10,8 +10,8 @@ AUDIT    := $(CACHE)/cargo-audit/0.22.2
 ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-api \
-	test-cluster differential faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
+.PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-sim test-api \
+	test-cluster differential sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -47,14 +47,15 @@ check: ## What a reviewer would say first: format, lints, docs, generated files,
 	cargo clippy --locked --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	$(MAKE) codegen
-	git diff --exit-code -- crds charts/batchjob/files docs/conformance.md
+	git diff --exit-code -- crds charts/batchjob/files docs/conformance.md docs/reliability.md
 	$(MAKE) audit
 
-codegen: ## Write the generated files: the CRD, its copy in the chart, and docs/conformance.md
+codegen: ## Write the generated files: the CRD, its copy in the chart, docs/conformance.md and docs/reliability.md
 	cargo run --quiet --locked --package batchjob-crd --features generate --bin crdgen > target/batchjobs.yaml
 	cp target/batchjobs.yaml crds/batchjobs.yaml
 	cp target/batchjobs.yaml charts/batchjob/files/batchjobs.yaml
 	cargo run --quiet --locked --package batchjob-tests --bin conformance
+	cargo run --quiet --locked --package batchjob-tests --bin reliability
 
 audit: # Known vulnerabilities in dependencies, from a copy of the RustSec advisory database.
 	@if [ -d '$(ADVISORIES)' ]; then \
@@ -64,10 +65,16 @@ audit: # Known vulnerabilities in dependencies, from a copy of the RustSec advis
 		echo 'WARNING: advisories are NOT checked: there is no RustSec database in $(ADVISORIES) (set ADVISORIES=)' >&2; \
 	fi
 
-test: test-unit test-api test-cluster ## Every test
+test: test-unit test-sim test-api test-cluster ## Every test
 
 test-unit: ## Rings 1 and 2: seconds, offline
 	cargo test --locked
+
+# Built with every check that costs little, and fast: a hundred thousand lives in two minutes. The commit picks which.
+SIM = cargo run --quiet --locked --profile sim --package batchjob-sim --
+
+test-sim: ## Ring 2, the long way: 100,000 lives of jobs in virtual time, and every pair of faults of one
+	$(SIM) --lives 100000 --pick $$(git rev-parse HEAD) --pairs one
 
 # Clusters that tests share end with the test's process; what they leave on disk is swept up, whatever came of the test.
 CLUSTER_TEST = cargo test --locked --package batchjob-tests
@@ -91,6 +98,15 @@ DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differe
 # SEED=7 plays one of them, with both histories.
 differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
+
+LIVES ?= 10000000
+
+# Then: target/sim/sim --seed N tells what happened in a case, --shrink FILE makes it small, --case FILE plays it.
+sim: ## LIVES lives of jobs in virtual time, with everything going wrong, and every pair of faults of six (2 hours)
+	$(SIM) --lives $(LIVES) --pairs all --report docs/reliability --commit $$(git rev-parse --short=12 HEAD) --date $$(date +%F)
+
+mutations: ## Deliberate bugs, and which tests see them (30 minutes)
+	cargo run --quiet --locked --package batchjob-tests --bin mutations -- --report docs/reliability
 
 FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
 
