@@ -47,7 +47,15 @@ impl Release {
         let helm = Helm::new(kubernetes, system);
         let (chart, watched) = (repository("charts/batchjob"), format!("watchNamespace={}", namespace.name));
         let chart = chart.display().to_string();
-        let values = ["crds.enabled=false", "managedJobs.enabled=true", &watched];
+        // The operator is a process here, and one of them. What a cluster has once it need not have for each of the releases.
+        let values = [
+            "replicas=1",
+            "crds.enabled=false",
+            "managedJobs.enabled=true",
+            "admissionWarnings.enabled=false",
+            "rbac.aggregate=false",
+            &watched,
+        ];
         let values = values.into_iter().flat_map(|value| ["--set", value]);
         helm.run(&["install", name, &chart].into_iter().chain(values).collect::<Vec<_>>()).await?;
 
