@@ -15,9 +15,13 @@ pub struct Promises {
     /// and never counted.
     pub late_creates: bool,
     /// Two operators believe that they lead, each with a view of its own: for as long as the views differ they tell by turns
-    /// how many pods are active and ready, and how much is written is not judged; and one may end a job while it has not seen
-    /// a pod that the other has just started, whose success is then not counted.
+    /// how many pods are active and ready, and how much is written is not judged; and one may pass an attempt because it
+    /// sees more pods than are wanted.
     pub rivals: bool,
+    /// There may be pods that the operator does not see when it ends a job: a rival has made them, or a create whose answer
+    /// was lost and whose event is late, or a list was older than what was written before it. What such a pod comes to is
+    /// then not counted.
+    pub unseen_pods: bool,
     /// So many statuses more may be written about a job, where it is refused, unanswered and refused again.
     pub spare_statuses: usize,
     /// Others delete pods, by force too: users, evictions, the garbage of a node that is gone.
@@ -44,6 +48,7 @@ impl Default for Promises {
             controller: Controller::Ours,
             late_creates: false,
             rivals: false,
+            unseen_pods: false,
             spare_statuses: 0,
             deletions: false,
             tampering: false,

@@ -297,8 +297,7 @@ impl JobCase {
         }
         if set(random, 30, "podFailurePolicy", failure_policy()) {
             set(random, 30, "podReplacementPolicy", "Failed".into());
-        } else if set(random, 20, "podReplacementPolicy", "Failed".into()) {
-        } else {
+        } else if !set(random, 20, "podReplacementPolicy", "Failed".into()) {
             set(random, 30, "podReplacementPolicy", "TerminatingOrFailed".into());
         }
         let seconds = 5 + random.below(60);

@@ -138,9 +138,16 @@ fn promises(case: &Case, identities: Vec<Arc<str>>) -> Promises {
             || is_elected
             || case.has_fault(RequestFault::makes_late_creates)
             || case.has(|deed| matches!(deed, Deed::Kill { .. } | Deed::Terminate { .. }))
-            || case.has_fault(|fault| matches!(fault, RequestFault::KillBefore | RequestFault::KillAfter)),
-        // Whoever takes the Lease away makes two of them, until the first one has noticed.
+            || case.has_fault(|fault| matches!(fault, RequestFault::KillBefore | RequestFault::KillAfter))
+            // Nothing is left of an attempt whose pod nobody owns, and that is deleted.
+            || meddles(&|what| what == Meddling::TakeOwner),
         rivals: has_two_leaders || drops_lease,
+        unseen_pods: has_two_leaders
+            || drops_lease
+            || case.rates.old_lists > 0
+            || case.has_fault(|fault| {
+                fault.makes_late_creates() || matches!(fault, RequestFault::Unanswered | RequestFault::Timeout)
+            }),
         spare_statuses: 10,
         deletions: meddles(&|_| true) || case.has(|deed| matches!(deed, Deed::Delete { .. })),
         tampering,

@@ -12,7 +12,7 @@ pub mod apiserver;
 pub mod case;
 pub mod fault;
 mod judge;
-mod kubelet;
+mod others;
 pub mod random;
 pub mod scope;
 pub mod shrink;

@@ -34,8 +34,8 @@ pub(crate) fn count(state: &mut JobState, new: &Job, ledger: &Ledger, moment: &m
     };
     if !moment.promises.tampering {
         let mut judge = Judge::new(state, new, ledger, &passed);
-        // A rival may have started what this one has not seen.
-        judge.may_stop |= is_over && moment.promises.rivals;
+        let is_decided = is_over || new.verdict.is_some();
+        judge.may_stop |= moment.promises.rivals || (moment.promises.unseen_pods && is_decided);
         let broken = judge.all();
         for (law, what) in broken {
             moment.broken(law, state.place(), what);

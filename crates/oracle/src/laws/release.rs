@@ -51,6 +51,10 @@ fn ask_release(state: &JobState, known: &PodState, pod: &Pod, moment: &Moment<'_
     if state.is_let_go() && state.gone_at.is_some() || is_beyond {
         return;
     }
+    // Somebody has taken its owner off, and nobody can take hold of one that is being deleted.
+    if moment.promises.tampering && known.pod.meta.controller.is_none() && known.pod.meta.deletion.is_some() {
+        return;
+    }
     let is_let_go = state.is_let_go() || state.finished_at.is_some();
     let has_told = match pod.is_held {
         // It went together with its finalizer, so that is all that is known of it.
@@ -65,7 +69,7 @@ fn ask_release(state: &JobState, known: &PodState, pod: &Pod, moment: &Moment<'_
         broken.push((Law::I3, format!("{id} is let go before it is counted")));
     }
     let has_succeeded = pod.phase == Phase::Succeeded && !known.is_told && pod.meta.deletion.is_none();
-    let is_unseen = moment.promises.rivals && state.finished_at.is_some();
+    let is_unseen = moment.promises.unseen_pods && state.finished_at.is_some();
     if has_succeeded && !state.ledger.completed.contains(id.index) && !is_late && !is_unseen && !state.is_let_go() {
         broken.push((Law::I3, format!("{id} has succeeded, and is let go without that being counted")));
     }

@@ -68,8 +68,10 @@ pub fn bind(server: &ApiServer, name: &str) {
 }
 
 fn says(server: &ApiServer, name: &str, uid: &str, status: &Value) {
+    // Strategic, so that conditions which others have put there stay.
     let patch = json!({ "metadata": { "uid": uid }, "status": status });
-    merge(server, "kubelet", Kind::Pod, name, "/status", &patch);
+    let path = format!("{}/status", path(Kind::Pod, name));
+    send(server, "kubelet", Method::PATCH, &path, "application/strategic-merge-patch+json", &patch);
 }
 
 fn container(state: &Value, restarts: u64, is_ready: bool) -> Value {
