@@ -12,6 +12,8 @@
 //! - A renewal counts from when it was *sent*; a standby counts from when it *saw* the last one, which is later. Both
 //!   measure on clocks of their own that nobody sets, so it does not matter what time it is anywhere.
 //! - Every write of the Lease carries the resourceVersion that it was decided on: of two that take it at once, one fails.
+//! - A Lease that somebody deletes is held all the same, until its time is over: whoever held it makes it anew. (client-go's
+//!   standby takes it at once, and then two write.)
 //! - What is lost is lost for good: who leads again later is in another [`Term`], and nothing that was decided in the
 //!   old one is written in it.
 //!
@@ -201,6 +203,7 @@ impl Elector {
         }
         let lease = match self.answer(self.leases.get(&self.name)).await {
             Ok(lease) => lease,
+            Err(failure) if failure.code() == Some(404) && self.is_held_by_another() => return Ok(false),
             Err(failure) if failure.code() == Some(404) => return self.first().await,
             Err(failure) => return Err(failure),
         };
@@ -293,11 +296,23 @@ impl Elector {
         if is_free || self.is_ours(lease) {
             return true;
         }
-        let promised = Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().max(0) as u64);
         let (Some((seen, since)), Some(version)) = (&self.seen, &lease.metadata.resource_version) else { return false };
         let is_same =
             seen.metadata.resource_version.as_ref() == Some(version) && seen.metadata.uid == lease.metadata.uid;
-        is_same && since.elapsed() > promised.max(self.timing.lease_duration)
+        is_same && since.elapsed() > self.promised(lease)
+    }
+
+    /// Whether another operator may still hold the Lease that was seen last, although it is gone: somebody has deleted it, and
+    /// that one may write until its deadline, or makes it anew.
+    fn is_held_by_another(&self) -> bool {
+        let Some((seen, since)) = &self.seen else { return false };
+        self.holder().is_some() && !self.is_ours(seen) && since.elapsed() <= self.promised(seen)
+    }
+
+    /// How long whoever holds it said that it would be renewed at the latest.
+    fn promised(&self, lease: &Lease) -> Duration {
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
+        Duration::from_secs(seconds.max(0) as u64).max(self.timing.lease_duration)
     }
 
     fn is_ours(&self, lease: &Lease) -> bool {

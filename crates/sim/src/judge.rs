@@ -141,9 +141,8 @@ fn promises(case: &Case, identities: Vec<Arc<str>>) -> Promises {
             || case.has_fault(|fault| matches!(fault, RequestFault::KillBefore | RequestFault::KillAfter))
             // Nothing is left of an attempt whose pod nobody owns, and that is deleted.
             || meddles(&|what| what == Meddling::TakeOwner),
-        rivals: has_two_leaders || drops_lease,
+        rivals: has_two_leaders,
         unseen_pods: has_two_leaders
-            || drops_lease
             || case.rates.old_lists > 0
             || case.has_fault(|fault| {
                 fault.makes_late_creates() || matches!(fault, RequestFault::Unanswered | RequestFault::Timeout)
