@@ -18,7 +18,6 @@
 //! After Mutiny (DSN 2024): half of what is broken says whose an object is, for that did half of the damage.
 
 pub mod blind;
-pub mod etcd;
 pub mod jobs;
 pub mod kubelet;
 pub mod protobuf;

@@ -17,10 +17,10 @@
 //! | `audit` | how much the operator asks of an API server that has just come back |
 //! | `play` | one outage from the first job to the last law |
 
-pub mod audit;
 pub mod gate;
 pub mod ground;
 pub mod identity;
+pub mod idle;
 pub mod outage;
 pub mod play;
 pub mod stage;

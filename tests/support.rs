@@ -1,6 +1,8 @@
-//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, the CRD, the operator as a process, and
-//! the words of a kubelet that is played.
+//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, the CRD, the operator as a process,
+//! the words of a kubelet that is played, the audit log, and etcd past the API server.
 
+pub mod audit;
+mod etcd;
 mod helm;
 mod kubectl;
 pub mod kubelet;
@@ -11,11 +13,13 @@ mod served;
 mod stamp;
 mod wait;
 
+pub use audit::Audit;
+pub use etcd::{Entry, Etcd};
 pub use helm::Helm;
 pub use kubectl::{Kubectl, Said};
 pub use kwok::{Kwok, Nodes};
 pub use namespace::Namespace;
 pub use operator::{Operator, image_archive, operator_binary};
 pub use served::serve_batch_jobs;
-pub use stamp::date_and_commit;
+pub use stamp::stamped;
 pub use wait::wait_for;

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use batchjob_oracle::Report;
 use batchjob_tests::faults::campaign;
 use batchjob_tests::kubernetes::Kubernetes;
-use batchjob_tests::support::{Kubectl, date_and_commit, wait_for};
+use batchjob_tests::support::{Kubectl, stamped, wait_for};
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -209,7 +209,6 @@ fn shell(kubernetes: &Kubernetes, commands: &str) -> Result<()> {
 /// `REPORT=FOLDER`: `make left-behind`.
 fn report(orders: &[Duration], rescue: Duration, all: Duration) -> Result<()> {
     let Some(folder) = std::env::var_os("REPORT") else { return Ok(()) };
-    let (date, commit) = date_and_commit()?;
     let longest = orders.iter().max().copied().unwrap_or_default();
     let report = Report {
         name: "left-behind".to_owned(),
@@ -220,15 +219,13 @@ fn report(orders: &[Duration], rescue: Duration, all: Duration) -> Result<()> {
               once after each other, with pods of BatchJobs and of a managed Job at work; all must be gone after 60 s."
             .to_owned(),
         command: "make left-behind".to_owned(),
-        counts: [("orders".to_owned(), orders.len() as u64), ("rescues".to_owned(), 2)].into(),
-        seconds: all.as_secs(),
+        counts: Report::count([("orders", orders.len() as u64), ("rescues", 2)]),
         violations: orders.iter().filter(|&&took| took > PROMISE).count() as u64,
-        date,
-        commit,
         details: vec![
             format!("The slowest order had nothing left {:.1} s after its last step.", longest.as_secs_f64()),
             format!("The commands of docs/rescue.md freed the rest in {:.1} s.", rescue.as_secs_f64()),
         ],
+        ..stamped(all)?
     };
     report.write(&repository(&Path::new(&folder).display().to_string()))?;
     Ok(())

@@ -6,9 +6,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::keys;
-use batchjob_tests::corruption::etcd::Etcd;
 use batchjob_tests::corruption::stored::{Damage, Kind, Stored};
-use batchjob_tests::support::Operator;
+use batchjob_tests::support::{Etcd, Operator};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;

@@ -2,7 +2,6 @@
 //!
 //! `make corruption` breaks a thousand and writes docs/reliability/odd.json. `--seed 7 --rounds 1 --only 3` breaks one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,18 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use batchjob_oracle::{Controller, End, Promises, Report};
 use batchjob_tests::corruption::blind::{self, Cut};
-use batchjob_tests::corruption::etcd::Etcd;
 use batchjob_tests::corruption::kubelet::Kubelet;
 use batchjob_tests::corruption::rest::Rest;
 use batchjob_tests::corruption::round::{self, HEALTHY, Place, Played};
 use batchjob_tests::corruption::stored::Kind;
-use batchjob_tests::faults::campaign::kubernetes;
+use batchjob_tests::faults::campaign::{conclude, kubernetes, sends_once};
 use batchjob_tests::kubernetes::Kubernetes;
 use batchjob_tests::recorder::Recorder;
-use batchjob_tests::support::{Operator, date_and_commit};
+use batchjob_tests::support::{Etcd, Operator, stamped};
 use clap::Parser;
 use jiff::SignedDuration;
-use kube::{Client, Config};
 use serde_json::json;
 
 /// Breaks objects in etcd, and looks at what the operator makes of it
@@ -64,22 +61,12 @@ async fn main() -> Result<ExitCode> {
     }
     let kubernetes = kubernetes().await?;
     let result = play(&arguments, &kubernetes).await;
-    kubernetes.stop().await?;
-    Ok(if result? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// A client that says what it is answered, and asks once.
-async fn client(kubernetes: &Kubernetes) -> Result<Client> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(kubernetes.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    config.proxy_url = None;
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    conclude(kubernetes, result).await
 }
 
 /// Answers with how many laws were broken.
 async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
-    let client = client(kubernetes).await?;
+    let client = sends_once(kubernetes).await?;
     let etcd = Etcd::of(kubernetes)?;
     let place = Place { kubernetes, client: client.clone(), etcd, kubelet: Kubelet::new(&client) };
     let healthy = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": HEALTHY } });
@@ -179,8 +166,7 @@ fn add(all: &mut Played, played: Played) {
 }
 
 fn report(arguments: &Arguments, all: &Played, took: Duration) -> Result<Report> {
-    let (date, commit) = date_and_commit()?;
-    let mut counts = BTreeMap::from([("corruptions".to_owned(), all.broken.values().sum())]);
+    let mut counts = Report::count([("corruptions", all.broken.values().sum())]);
     counts.extend(all.broken.clone());
     let ends = all.ends.iter().map(|(end, n)| format!("{n} times {end}.")).collect::<Vec<_>>();
     let details = [vec![format!("No neighbour of a broken object took longer than {:.1?}.", all.slowest)], ends];
@@ -195,10 +181,8 @@ fn report(arguments: &Arguments, all: &Played, took: Duration) -> Result<Report>
             .to_owned(),
         command: format!("make corruption ROUNDS={}", arguments.rounds),
         counts,
-        seconds: took.as_secs(),
         violations: all.violations.len() as u64,
-        date,
-        commit,
         details: details.concat(),
+        ..stamped(took)?
     })
 }

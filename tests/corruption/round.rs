@@ -10,13 +10,12 @@ use futures::future::{try_join, try_join_all};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::etcd::Etcd;
 use super::jobs::{self, Job, is_over, is_running, name, uid};
 use super::kubelet::{Kubelet, ends};
 use super::rest::{Rest, found, text};
 use super::stored::{Kind, Stored};
 use crate::kubernetes::Kubernetes;
-use crate::support::{Namespace, wait_for};
+use crate::support::{Etcd, Namespace, wait_for};
 use batchjob_sim::random::Random;
 
 /// What comes at once, on a busy machine.

@@ -1,6 +1,7 @@
 //! Many plans at a time on one cluster: what they share, and what came of all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ pub async fn kubernetes() -> Result<Kubernetes> {
     serve_batch_jobs(&kubernetes).await?;
     until_collected(&kubernetes).await?;
     Ok(kubernetes)
+}
+
+/// Stops it; what came of what was played on it, as a program says it.
+pub async fn conclude(kubernetes: Kubernetes, n_violated: Result<u64>) -> Result<ExitCode> {
+    kubernetes.stop().await?;
+    Ok(if n_violated? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Waits until the garbage collector knows BatchJobs: it takes up to 30 s until it knows a new kind.

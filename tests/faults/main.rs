@@ -3,7 +3,7 @@
 //! `make faults` plays all plans about writes, with two kills and with two operators, and a thousand about views. `--plan
 //! NAME` plays one, with its history. A plan that finds something is kept in `target/faults`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use batchjob_oracle::Report;
-use batchjob_tests::faults::campaign::{Campaign, Summary, Verdict, kubernetes};
+use batchjob_tests::faults::campaign::{Campaign, Summary, Verdict, conclude, kubernetes};
 use batchjob_tests::faults::plan::{Plan, pick};
 use batchjob_tests::faults::run::Played;
 use batchjob_tests::faults::workload::WORKLOADS;
 use batchjob_tests::kubernetes::Kubernetes;
-use batchjob_tests::support::date_and_commit;
+use batchjob_tests::support::stamped;
 use clap::Parser as _;
 
 /// Plays plans: a workload, and what goes wrong between the operator and the API server
@@ -65,8 +65,7 @@ async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let kubernetes = kubernetes().await?;
     let result = play(&arguments, &kubernetes).await;
-    kubernetes.stop().await?;
-    Ok(if result? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    conclude(kubernetes, result).await
 }
 
 /// Answers with how many plans were violated.
@@ -246,8 +245,7 @@ fn keep(verdict: &Verdict) -> Result<()> {
 }
 
 fn report(about: &About, summary: &Summary, took: Duration, n_all: usize) -> Result<Report> {
-    let (date, commit) = date_and_commit()?;
-    let mut counts = BTreeMap::from([("plans".to_owned(), summary.n_plans - summary.n_not_begun)]);
+    let mut counts = Report::count([("plans", summary.n_plans - summary.n_not_begun)]);
     counts.extend(summary.classes.iter().map(|(class, n)| (class.replace(", ", "-").replace(' ', "-"), *n)));
     Ok(Report {
         name: about.name.to_owned(),
@@ -255,15 +253,13 @@ fn report(about: &About, summary: &Summary, took: Duration, n_all: usize) -> Res
         how: about.how.to_owned(),
         command: "make faults".to_owned(),
         counts,
-        seconds: took.as_secs(),
         violations: summary.n_violated,
-        date,
-        commit,
         details: vec![
             format!("{n_all} plans are enumerated from {} workloads.", WORKLOADS.len()),
             format!("{} more were begun whose fault never came about.", summary.n_not_begun),
             format!("The longest time from a fault to the end of everything was {:.1?}.", summary.slowest),
         ],
+        ..stamped(took)?
     })
 }
 

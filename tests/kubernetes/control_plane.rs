@@ -12,11 +12,11 @@ use super::certificates::Authority;
 use super::launch::Launch;
 use super::machine::Machine;
 
-/// Who has asked for what, once it is answered, without what was in it.
+/// Who has asked for what, once it is answered, without what was in it; a watch also when it has begun.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted]
+omitStages: [RequestReceived]
 rules:
 - level: Metadata
 ";

@@ -17,7 +17,7 @@ use batchjob_crd::{BatchJob, keys};
 use batchjob_oracle::{Controller, End, Law, Promises, Report, Violation};
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::recorder::{History, Recorder};
-use batchjob_tests::support::{Namespace, Operator, date_and_commit, serve_batch_jobs, wait_for};
+use batchjob_tests::support::{Namespace, Operator, serve_batch_jobs, stamped, wait_for};
 use clap::Parser;
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::Job;
@@ -317,7 +317,6 @@ impl Findings {
             ("kills", arguments.rounds.saturating_sub(1) * KILLS),
             ("events", ours().map(|found| found.n_events).sum()),
         ];
-        let (date, commit) = date_and_commit()?;
         Ok(Report {
             name: "laws".to_owned(),
             promise: "A job keeps every law although its controller is killed on the way".to_owned(),
@@ -327,12 +326,10 @@ impl Findings {
                 workloads().len()
             ),
             command: format!("make laws ROUNDS={}", arguments.rounds),
-            counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-            seconds: took.as_secs(),
+            counts: Report::count(counts),
             violations: ours().map(n).sum(),
-            date,
-            commit,
             details: self.details(),
+            ..stamped(took)?
         })
     }
 }

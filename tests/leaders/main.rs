@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use batchjob_oracle::Report;
-use batchjob_tests::faults::campaign::kubernetes;
+use batchjob_tests::faults::campaign::{conclude, kubernetes};
 use batchjob_tests::kubernetes::Kubernetes;
 use batchjob_tests::leaders::change::{Times, deal};
 use batchjob_tests::leaders::judge::{Judged, judge};
 use batchjob_tests::leaders::lane::{Round, play};
-use batchjob_tests::support::date_and_commit;
+use batchjob_tests::support::stamped;
 use clap::Parser as _;
 
 /// Changes leaders while they work, and tells which laws that breaks
@@ -39,8 +39,7 @@ async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let kubernetes = kubernetes().await?;
     let result = play_all(&arguments, &kubernetes).await;
-    kubernetes.stop().await?;
-    Ok(if result? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    conclude(kubernetes, result).await
 }
 
 #[derive(Default)]
@@ -107,13 +106,12 @@ async fn play_all(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64>
 }
 
 fn report(summary: &Summary, arguments: &Arguments, took: Duration) -> Result<Report> {
-    let (date, commit) = date_and_commit()?;
     let of_kinds: u64 = summary.kinds.values().map(|(n, _)| n).sum();
-    let mut counts = BTreeMap::from([
-        ("changes".to_owned(), of_kinds),
-        ("jobs".to_owned(), summary.n_jobs),
-        ("writes".to_owned(), summary.n_writes),
-        ("events".to_owned(), summary.n_events),
+    let mut counts = Report::count([
+        ("changes", of_kinds),
+        ("jobs", summary.n_jobs),
+        ("writes", summary.n_writes),
+        ("events", summary.n_events),
     ]);
     for ((kind, _), (n, _)) in &summary.kinds {
         *counts.entry((*kind).to_owned()).or_default() += n;
@@ -145,10 +143,8 @@ fn report(summary: &Summary, arguments: &Arguments, took: Duration) -> Result<Re
         ),
         command: format!("make leaders CHANGES={}", arguments.changes),
         counts,
-        seconds: took.as_secs(),
         violations: summary.violations.len() as u64,
-        date,
-        commit,
         details,
+        ..stamped(took)?
     })
 }

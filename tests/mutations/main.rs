@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_oracle::Report;
-use batchjob_tests::support::date_and_commit;
+use batchjob_tests::support::stamped;
 use clap::Parser;
 use serde::Deserialize;
 
@@ -95,19 +95,16 @@ fn main() -> Result<()> {
         println!("{line}");
         lines.push(line);
     }
-    let (date, commit) = date_and_commit()?;
     let report = Report {
         name: "mutations".to_owned(),
         promise: "The tests see a bug".to_owned(),
         how: "deliberate bugs in what decides and what acts, one at a time, against the tests that need no cluster"
             .to_owned(),
         command: "make mutations".to_owned(),
-        counts: [("mutations".to_owned(), mutations.len() as u64), ("lives each".to_owned(), args.lives)].into(),
-        seconds: began.elapsed().as_secs(),
+        counts: Report::count([("mutations", mutations.len() as u64), ("lives each", args.lives)]),
         violations: unseen,
-        date,
-        commit,
         details: lines,
+        ..stamped(began.elapsed())?
     };
     if let Some(folder) = &args.report {
         report.write(folder)?;

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use batchjob_oracle::{End, Promises, Report};
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::recorder::{History, Recorder};
-use batchjob_tests::support::{Kwok, Nodes, Operator, date_and_commit, serve_batch_jobs};
+use batchjob_tests::support::{Kwok, Nodes, Operator, serve_batch_jobs, stamped};
 use clap::Parser;
 use jiff::SignedDuration;
 
@@ -110,7 +110,6 @@ async fn main() -> Result<()> {
 }
 
 fn report(world: &World, n_cases: usize, history: &History, broken: &[String], took: Duration) -> Result<Report> {
-    let (date, commit) = date_and_commit()?;
     let jobs = history.jobs();
     let bounds = world.bounds.lock().map_err(|_| anyhow::anyhow!("a case has panicked"))?;
     let slowest = bounds.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
@@ -126,16 +125,14 @@ fn report(world: &World, n_cases: usize, history: &History, broken: &[String], t
               judged by the oracle. On a real kubelet: make test-cluster."
             .to_owned(),
         command: "make nodes".to_owned(),
-        counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        seconds: took.as_secs(),
+        counts: Report::count(counts),
         violations: broken.len() as u64,
-        date,
-        commit,
         details: vec![format!(
             "{} times work was done again after its node fell silent: at most {slowest:.0} s later, of which {GRACE} s pass until \
              the cluster notices, {} s are what the jobs tolerate, and 10 s are the delay after a failure.",
             bounds.len(),
             world::TOLERATION
         )],
+        ..stamped(took)?
     })
 }

@@ -1,17 +1,11 @@
 //! The clusters that outages are played on.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use anyhow::{Context, Result};
 
-use super::audit::Audit;
 use crate::kubernetes::{Kubernetes, Options, Size};
-use crate::support::serve_batch_jobs;
+use crate::support::{Etcd, serve_batch_jobs};
 
 /// How an API server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,29 +20,12 @@ pub enum Temper {
 /// A cluster.
 pub struct Ground {
     pub kubernetes: Kubernetes,
-    pub audit: Audit,
-    folder: PathBuf,
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        // A file more in target/ is nobody's loss.
-        let _ = fs::remove_dir_all(&self.folder);
-    }
+    pub etcd: Etcd,
 }
 
 impl Ground {
     pub async fn start(temper: Temper) -> Result<Ground> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize()?;
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = tests.join(format!("../target/outages/{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let log = folder.join("audit.log");
-        let mut api_server_flags = vec![
-            format!("--audit-policy-file={}", tests.join("outages/audit-policy.yaml").display()),
-            format!("--audit-log-path={}", log.display()),
-        ];
+        let mut api_server_flags = Vec::new();
         let mut etcd_flags = Vec::new();
         if temper == Temper::Harsh {
             let flags = [
@@ -63,6 +40,7 @@ impl Ground {
             etcd_flags.push(format!("--quota-backend-bytes={}", 32 << 20));
         }
         let options = Options {
+            audit: true,
             api_server_flags,
             etcd_flags,
             // Pods of nodes that do not exist are garbage to one of them.
@@ -71,35 +49,12 @@ impl Ground {
         };
         let kubernetes = Kubernetes::start(options).await?;
         serve_batch_jobs(&kubernetes).await?;
-        Ok(Ground { kubernetes, audit: Audit { log }, folder })
+        Ok(Ground { etcd: Etcd::of(&kubernetes)?, kubernetes })
     }
 
     /// Where the API server listens.
     pub fn server(&self) -> Result<SocketAddr> {
         let address = self.kubernetes.server().strip_prefix("https://").context("an address")?;
         Ok(address.parse()?)
-    }
-
-    /// Asks etcd for something, by its JSON gateway; answers with the JSON.
-    pub async fn etcd(&self, path: &str, body: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.etcd_address()?).await?;
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        ensure!(answer.starts_with("HTTP/1.1 200"), "etcd {path}: {answer}");
-        let (from, to) = (answer.find('{').context("an answer")?, answer.rfind('}').context("an answer")?);
-        Ok(answer[from..=to].to_owned())
-    }
-
-    fn etcd_address(&self) -> Result<String> {
-        let pid = self.kubernetes.pid("kube-apiserver").context("kube-apiserver runs")?;
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
-        let address = command.split('\0').find_map(|flag| flag.strip_prefix("--etcd-servers=http://"));
-        Ok(address.context("--etcd-servers")?.to_owned())
     }
 }

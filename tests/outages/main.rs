@@ -11,7 +11,7 @@ use batchjob_oracle::Report;
 use batchjob_tests::outages::ground::{Ground, Temper};
 use batchjob_tests::outages::outage::Kind;
 use batchjob_tests::outages::play::{MOST_FILES, MOST_KIB, MOST_READS, MOST_WRITES, Plan, Played, play};
-use batchjob_tests::support::date_and_commit;
+use batchjob_tests::support::stamped;
 use clap::{Parser, ValueEnum as _};
 use futures::StreamExt as _;
 use futures::stream;
@@ -131,7 +131,6 @@ fn report(all: &[Played], took: Duration, n: usize) -> Result<Report> {
         most(|played| played.peak_kib) / 1024,
         MOST_KIB / 1024,
     ));
-    let (date, commit) = date_and_commit()?;
     let counts = [
         ("outages", all.len() as u64),
         ("kinds", of_kind.len() as u64),
@@ -148,11 +147,9 @@ fn report(all: &[Played], took: Duration, n: usize) -> Result<Report> {
               suspend and delete jobs; the whole history is judged by the laws."
             .to_owned(),
         command: format!("make outages OUTAGES={n}"),
-        counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        seconds: took.as_secs(),
+        counts: Report::count(counts),
         violations: all.iter().map(|played| played.violations.len() as u64).sum(),
-        date,
-        commit,
         details,
+        ..stamped(took)?
     })
 }

@@ -12,15 +12,15 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams};
 use kube::{Client, Error};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::audit::Asked;
 use super::gate::Gate;
 use super::ground::{Ground, Temper};
 use super::identity::Identity;
-use crate::support::{Namespace, Operator};
+use crate::support::audit::Request;
+use crate::support::{Etcd, Namespace, Operator};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -172,10 +172,10 @@ impl Scene<'_> {
                 load.end().await?;
             }
             Kind::Full => {
-                fill(self.ground).await?;
+                fill(&self.ground.etcd).await?;
                 let full = async {
                     sleep(length).await;
-                    free(self.ground).await
+                    free(&self.ground.etcd).await
                 };
                 tokio::try_join!(meanwhile, full)?;
             }
@@ -213,7 +213,7 @@ async fn lasts(length: Duration, meanwhile: impl Future<Output = Result<()>>) ->
 }
 
 /// Why it did not come about, if it did not.
-pub fn came_about(kind: Kind, operator: &Operator, asked: &[Asked]) -> Result<()> {
+pub fn came_about(kind: Kind, operator: &Operator, asked: &[Request]) -> Result<()> {
     let log = std::fs::read_to_string(&operator.log)?;
     let n_answered = |code| asked.iter().filter(|asked| asked.code == code).count();
     match kind {
@@ -223,7 +223,7 @@ pub fn came_about(kind: Kind, operator: &Operator, asked: &[Asked]) -> Result<()
         Kind::Breaking | Kind::OneDead => {}
         Kind::Token => ensure!(log.contains("Unauthorized"), "no request was refused"),
         Kind::Gone => {
-            let n_lists = asked.iter().filter(|asked| asked.what == "list pods").count();
+            let n_lists = asked.iter().filter(|asked| asked.what() == "list pods").count();
             // One at the start, and one when it began to lead.
             ensure!(n_lists > 2, "only {n_lists} lists of pods");
         }
@@ -303,14 +303,13 @@ impl Load {
 const FILLER: &str = "/outages/filler/";
 
 /// Writes until there is no room.
-async fn fill(ground: &Ground) -> Result<()> {
-    let value = STANDARD.encode(vec![b'x'; 1 << 20]);
+async fn fill(etcd: &Etcd) -> Result<()> {
+    let value = vec![b'x'; 1 << 20];
     for number in 0..200 {
         // Each under a name of its own: of what is overwritten the API server frees the room again.
-        let key = STANDARD.encode(format!("{FILLER}{number}"));
-        match ground.etcd("/v3/kv/put", &json!({ "key": key, "value": value }).to_string()).await {
-            Ok(_) => {}
-            Err(error) if error.to_string().contains("database space exceeded") => return Ok(()),
+        match etcd.put(&format!("{FILLER}{number}"), &value).await {
+            Ok(()) => {}
+            Err(error) if format!("{error:#}").contains("database space exceeded") => return Ok(()),
             Err(error) => return Err(error),
         }
     }
@@ -318,23 +317,23 @@ async fn fill(ground: &Ground) -> Result<()> {
 }
 
 /// What an administrator does: deletes what is too much, compacts, defragments, and takes back the alarm.
-async fn free(ground: &Ground) -> Result<()> {
+async fn free(etcd: &Etcd) -> Result<()> {
     // Up to what comes after '/'.
     let (from, to) = (STANDARD.encode(FILLER), STANDARD.encode(FILLER.trim_end_matches('/').to_owned() + "0"));
-    ground.etcd("/v3/kv/deleterange", &json!({ "key": from, "range_end": to }).to_string()).await?;
-    let status: Value = serde_json::from_str(&ground.etcd("/v3/maintenance/status", "{}").await?)?;
+    etcd.ask("/v3/kv/deleterange", json!({ "key": from, "range_end": to })).await?;
+    let status = etcd.ask("/v3/maintenance/status", json!({})).await?;
     let revision = status["header"]["revision"].as_str().context("a revision")?;
-    match ground.etcd("/v3/kv/compaction", &json!({ "revision": revision, "physical": true }).to_string()).await {
+    match etcd.ask("/v3/kv/compaction", json!({ "revision": revision, "physical": true })).await {
         // The API server has done it a moment ago.
-        Err(error) if error.to_string().contains("compacted") => {}
+        Err(error) if format!("{error:#}").contains("compacted") => {}
         other => drop(other?),
     }
-    ground.etcd("/v3/maintenance/defragment", "{}").await?;
-    let alarms: Value = serde_json::from_str(&ground.etcd("/v3/maintenance/alarm", r#"{"action":"GET"}"#).await?)?;
+    etcd.ask("/v3/maintenance/defragment", json!({})).await?;
+    let alarms = etcd.ask("/v3/maintenance/alarm", json!({ "action": "GET" })).await?;
     for alarm in alarms["alarms"].as_array().context("the alarm of a full etcd")? {
         let mut off = alarm.clone();
         off["action"] = "DEACTIVATE".into();
-        ground.etcd("/v3/maintenance/alarm", &off.to_string()).await?;
+        etcd.ask("/v3/maintenance/alarm", off).await?;
     }
     Ok(())
 }

@@ -8,14 +8,15 @@ use anyhow::{Context, Result, bail, ensure};
 use batchjob_oracle::{End, Promises};
 use jiff::{SignedDuration, Timestamp};
 
-use super::audit::{Asked, idle};
 use super::gate::Gate;
 use super::ground::Ground;
 use super::identity::Identity;
+use super::idle::idle;
 use super::outage::{Kind, Scene, came_about};
 use super::stage::Stage;
 use crate::recorder::{Recorder, now};
-use crate::support::{Namespace, Operator, wait_for};
+use crate::support::audit::Request;
+use crate::support::{Audit, Namespace, Operator, wait_for};
 
 /// Nothing may be written for so long after the end.
 const QUIET: Duration = Duration::from_secs(2);
@@ -91,7 +92,10 @@ pub async fn play(ground: &Ground, plan: Plan) -> Result<Played> {
         Err(error) => bail!("{}: {error:#}\n{log}", plan.kind.name()),
     };
     let mut violations = lost;
-    let all = ground.audit.of(&namespace.name)?;
+    // In the order in which it was asked.
+    let user = format!("\"username\":\"system:serviceaccount:{}:{}\"", namespace.name, super::identity::NAME);
+    let mut all = Audit::of(&ground.kubernetes, user).requests()?.to_vec();
+    all.sort_by_key(|asked| asked.at);
     if let Err(why) = came_about(plan.kind, &operator, &all) {
         violations.push(format!("it has not come about: {why}"));
     }
@@ -117,12 +121,13 @@ pub async fn play(ground: &Ground, plan: Plan) -> Result<Played> {
     violations.extend(broken.iter().map(ToString::to_string));
     let mut explained = if broken.is_empty() { String::new() } else { history.explain(&broken) };
 
-    let is_after = |asked: &&Asked| asked.at >= returned_at && asked.at < returned_at + AFTER;
-    let asked: Vec<&Asked> = all.iter().filter(is_after).collect();
-    let n_writes = asked.iter().filter(|asked| asked.is_write).count() as u64;
+    let is_after = |asked: &&Request| asked.at >= returned_at && asked.at < returned_at + AFTER;
+    let asked: Vec<&Request> = all.iter().filter(is_after).collect();
+    let n_writes = asked.iter().filter(|asked| is_work(asked)).count() as u64;
     let n_reads = asked.len() as u64 - n_writes;
     let mut requests = BTreeMap::new();
-    for Asked { at, took, what, code, .. } in &asked {
+    for request @ Request { at, took, code, .. } in asked.iter().copied() {
+        let what = request.what();
         *requests.entry(what.clone()).or_default() += 1;
         let (after, took) = (at.duration_since(returned_at).as_secs_f64(), took.as_secs_f64());
         explained += &format!("{after:8.3} {what}: {code}, after {took:.3} s\n");
@@ -212,4 +217,9 @@ impl Vitals {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// The Lease is renewed whether or not there is work.
+fn is_work(request: &Request) -> bool {
+    request.is_write() && request.resource != "leases"
 }

@@ -8,14 +8,14 @@ use batchjob_crd::BatchJob;
 use batchjob_oracle::Report;
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::support::kubelet::{NODE, ago, condition, container};
-use batchjob_tests::support::{Namespace, Operator, date_and_commit, serve_batch_jobs, wait_for};
+use batchjob_tests::support::{Namespace, Operator, serve_batch_jobs, stamped, wait_for};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::audit::{Audit, summary};
+use crate::asked::{Asked, summary};
 
 /// How many requests of the test are under way at once.
 const AT_ONCE: usize = 64;
@@ -34,7 +34,7 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
     };
     let kubernetes = Kubernetes::start(options).await?;
     serve_batch_jobs(&kubernetes).await?;
-    let mut audit = Audit::of(&kubernetes);
+    let mut asked = Asked::of(&kubernetes);
     let operator = Operator::start(&kubernetes, &["--managed-jobs", "true"]).await?;
     let namespace = Namespace::new(&kubernetes, "idle").await?;
 
@@ -60,7 +60,7 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
     let mut n_writes = 0;
     let mut since = Instant::now();
     wait_for("the operator has nothing left to write", Duration::from_secs(900), async || {
-        let n = audit.requests()?.iter().filter(|request| request.is_write).count();
+        let n = asked.requests()?.filter(|request| request.is_write()).count();
         if n != n_writes {
             (n_writes, since) = (n, Instant::now());
         }
@@ -70,14 +70,14 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
     let settled = creating.elapsed();
     println!("all is settled after {settled:.0?}");
 
-    let before = audit.requests()?.len();
+    let before = asked.requests()?.count();
     let (cpu, began_window) = (cpu(operator.pid())?, Instant::now());
     // What is measured is what happens in this time.
     tokio::time::sleep(WINDOW).await;
     let used = self::cpu(operator.pid())?.saturating_sub(cpu);
     let percent = 100.0 * used.as_secs_f64() / began_window.elapsed().as_secs_f64();
-    let requests = audit.requests()?[before..].to_vec();
-    let n_writes_idle = requests.iter().filter(|request| request.is_write).count();
+    let requests = asked.requests()?.skip(before).cloned().collect::<Vec<_>>();
+    let n_writes_idle = requests.iter().filter(|request| request.is_write()).count();
     let memory = resident(operator.pid())?;
 
     let is_right = wait_for("they are as they should be", Duration::from_secs(60), async || {
@@ -118,7 +118,6 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
         ("cpuMillis", used.as_millis() as u64),
         ("residentKibibytes", memory / 1024),
     ];
-    let (date, commit) = date_and_commit()?;
     Ok(Report {
         name: "idle".to_owned(),
         promise: "Jobs that need nothing cost nothing: no writes, and less than a hundredth of a core".to_owned(),
@@ -126,12 +125,10 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
             "{n_jobs} BatchJobs on a real API server, a third suspended, a third over, a third with a pod that runs"
         ),
         command: "make stuck".to_owned(),
-        counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        seconds: began.elapsed().as_secs(),
+        counts: Report::count(counts),
         violations: broken.len() as u64,
-        date,
-        commit,
         details: broken.into_iter().map(|line| format!("BROKEN: {line}")).chain(details).collect(),
+        ..stamped(began.elapsed())?
     })
 }
 

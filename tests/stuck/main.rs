@@ -5,7 +5,7 @@
 //! then ten thousand jobs that need nothing, and what that costs, into `docs/reliability/idle.json`. `make test-api` has short
 //! forms of both.
 
-mod audit;
+mod asked;
 mod cause;
 mod idle;
 mod stage;

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use batchjob_oracle::Report;
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
-use batchjob_tests::support::{Operator, date_and_commit, serve_batch_jobs, wait_for};
+use batchjob_tests::support::{Operator, serve_batch_jobs, stamped, wait_for};
 use futures::future::{join_all, try_join_all};
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use jiff::{SignedDuration, Timestamp};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::audit::{Audit, summary};
+use crate::asked::{Asked, summary};
 use crate::cause::{Cause, Going};
 use crate::stage::{Door, Stage};
 
@@ -34,7 +34,7 @@ struct Stuck {
 pub async fn measure(window: Duration, only: &[String]) -> Result<Report> {
     let began = Instant::now();
     let kubernetes = start().await?;
-    let mut audit = Audit::of(&kubernetes);
+    let mut asked = Asked::of(&kubernetes);
     let mut operator = Operator::start(&kubernetes, &["--managed-jobs", "true"]).await?;
     let reverter = reverter(&kubernetes).await?;
 
@@ -60,8 +60,8 @@ pub async fn measure(window: Duration, only: &[String]) -> Result<Report> {
     let mut lines = Vec::new();
     let mut most = 0;
     for stuck in &all {
-        let requests = audit.within(&stuck.stage.namespace, from, to)?;
-        let n_before = audit.within(&stuck.stage.namespace, stuck.created, from)?.len();
+        let requests = asked.within(&stuck.stage.namespace, from, to)?;
+        let n_before = asked.within(&stuck.stage.namespace, stuck.created, from)?.len();
         most = most.max(requests.len());
         let line = format!(
             "{}: {n_before} requests in the first {} s, then {} in {} s ({})",
@@ -106,7 +106,6 @@ pub async fn measure(window: Duration, only: &[String]) -> Result<Report> {
         ("mostRequestsInWindow", most as u64),
         ("longestUntilItGoesOnMillis", longest.as_millis() as u64),
     ];
-    let (date, commit) = date_and_commit()?;
     Ok(Report {
         name: "stuck".to_owned(),
         promise:
@@ -119,12 +118,10 @@ pub async fn measure(window: Duration, only: &[String]) -> Result<Report> {
             all.len().div_ceil(Door::ALL.len())
         ),
         command: "make stuck".to_owned(),
-        counts: counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-        seconds: began.elapsed().as_secs(),
+        counts: Report::count(counts),
         violations: broken.len() as u64,
-        date,
-        commit,
         details: broken.into_iter().map(|line| format!("BROKEN: {line}")).chain(lines).collect(),
+        ..stamped(began.elapsed())?
     })
 }
 

@@ -35,6 +35,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// How much of it, as `counts` has it.
+    pub fn count<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+        counts.into_iter().map(|(what, n)| (what.to_owned(), n)).collect()
+    }
+
     /// Writes NAME.json.
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
         let path = folder.join(format!("{}.json", self.name));

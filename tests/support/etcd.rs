@@ -1,6 +1,6 @@
 //! etcd itself, past the API server: what is stored, and what is to be stored instead.
 //!
-//! By the JSON gateway that etcd has beside gRPC (`/v3/kv/…`).
+//! By the JSON gateway that etcd has beside gRPC (`/v3/…`).
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
@@ -31,7 +31,7 @@ impl Etcd {
     }
 
     pub async fn get(&self, key: &str) -> Result<Entry> {
-        let answer = self.ask("range", json!({ "key": STANDARD.encode(key) })).await?;
+        let answer = self.ask("/v3/kv/range", json!({ "key": STANDARD.encode(key) })).await?;
         let found = answer.pointer("/kvs/0").with_context(|| format!("{key} is not in etcd"))?;
         Ok(Entry {
             key: key.to_owned(),
@@ -44,7 +44,7 @@ impl Etcd {
     pub async fn replace(&self, entry: &Entry, value: &[u8]) -> Result<bool> {
         let key = STANDARD.encode(&entry.key);
         let answer = self.ask(
-            "txn",
+            "/v3/kv/txn",
             json!({
                 "compare": [{ "key": key, "target": "MOD", "result": "EQUAL", "mod_revision": entry.revision }],
                 "success": [{ "request_put": { "key": key, "value": STANDARD.encode(value) } }],
@@ -55,14 +55,14 @@ impl Etcd {
 
     /// Stores it, whatever is there.
     pub async fn put(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.ask("put", json!({ "key": STANDARD.encode(key), "value": STANDARD.encode(value) })).await?;
+        self.ask("/v3/kv/put", json!({ "key": STANDARD.encode(key), "value": STANDARD.encode(value) })).await?;
         Ok(())
     }
 
-    async fn ask(&self, what: &str, body: Value) -> Result<Value> {
-        let request = http::Request::post(format!("/v3/kv/{what}"))
-            .header("content-type", "application/json")
-            .body(serde_json::to_vec(&body)?)?;
-        self.client.request(request).await.with_context(|| format!("ask etcd: {what}"))
+    /// Asks for something, by its path.
+    pub async fn ask(&self, path: &str, body: Value) -> Result<Value> {
+        let request =
+            http::Request::post(path).header("content-type", "application/json").body(serde_json::to_vec(&body)?)?;
+        self.client.request(request).await.with_context(|| format!("ask etcd: {path}"))
     }
 }
