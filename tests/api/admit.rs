@@ -7,30 +7,13 @@ use batchjob_crd::BatchJob;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, expect, repository, status};
-
-/// A JSON merge patch (RFC 7386).
-fn merged(mut target: Value, patch: &Value) -> Value {
-    let Value::Object(patch) = patch else { return patch.clone() };
-    if !target.is_object() {
-        target = json!({});
-    }
-    if let Some(fields) = target.as_object_mut() {
-        for (field, patch) in patch {
-            let before = fields.remove(field).unwrap_or_default();
-            if !patch.is_null() {
-                fields.insert(field.clone(), merged(before, patch));
-            }
-        }
-    }
-    target
-}
+use crate::stage::{Stage, expect, merged, repository, status};
 
 /// Creates the case's manifest, writes its status and changes it if the case has a change, and answers with what the API
 /// server said to the last of them: nothing if it took it.
 async fn answer(jobs: &Api<DynamicObject>, manifest: &Value, case: &Value) -> Result<Option<String>> {
     let (job, then) = (&case["job"], &case["then"]);
-    let manifest = if job.is_null() { manifest.clone() } else { merged(manifest.clone(), job) };
+    let manifest = merged(manifest.clone(), job);
     let (manifest, dry_run) = (serde_json::from_value(manifest)?, then.is_null());
     let created = match jobs.create(&PostParams { dry_run, ..PostParams::default() }, &manifest).await {
         Ok(created) if !dry_run => created,

@@ -104,7 +104,7 @@ impl Kubelet {
 
     async fn says(&self, pod: &Pod, phase: &str, state: &Value, more: Value) -> Result<()> {
         let mut main = container("main", state, 0);
-        merge(&mut main, more);
+        json_patch::merge(&mut main, &more);
         let ready = condition("Ready", state.get("running").is_some(), ago(Duration::ZERO));
         let status = json!({ "status": { "phase": phase, "containerStatuses": [main], "conditions": [ready] } });
         self.pods.patch_status(name(pod), &PatchParams::default(), &Patch::Merge(status)).await?;
@@ -150,12 +150,6 @@ impl Kubelet {
 fn restarted(restarts: u32) -> Value {
     let ended = json!({ "exitCode": 1, "reason": "Error", "finishedAt": ago(Duration::ZERO) });
     json!({ "restartCount": restarts, "lastState": { "terminated": ended } })
-}
-
-fn merge(target: &mut Value, fields: Value) {
-    if let (Value::Object(target), Value::Object(fields)) = (target, fields) {
-        target.extend(fields);
-    }
 }
 
 pub fn name(pod: &Pod) -> &str {

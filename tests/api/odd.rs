@@ -59,17 +59,6 @@ fn filled_in(value: &Value) -> Value {
     }
 }
 
-/// Field by field, as a merge patch goes; the table takes nothing away here.
-fn merge(target: &mut Value, more: &Value) {
-    match (target, more) {
-        (Value::Object(target), Value::Object(more)) => {
-            more.iter().for_each(|(key, more)| merge(target.entry(key).or_insert(Value::Null), more));
-        }
-        (_, Value::Null) => {}
-        (target, more) => target.clone_from(more),
-    }
-}
-
 /// No pass has panicked.
 async fn has_not_panicked(operator: &mut Operator) -> Result<()> {
     ensure!(operator.is_running()?, "it has ended: {}", operator.tail());
@@ -86,7 +75,7 @@ async fn every_odd_status_has_the_verdict_of_the_table(stage: &Both) -> Result<(
     let job = |n: usize| format!("odd-{n}");
     try_join_all(cases.iter().enumerate().map(async |(n, case)| {
         let mut spec = json!({ "completionMode": "Indexed", "completions": 1, "template": template(json!({})) });
-        merge(&mut spec, &case.spec);
+        json_patch::merge(&mut spec, &case.spec);
         stage.create(&job(n), spec).await.with_context(|| case.name.clone())
     }))
     .await?;

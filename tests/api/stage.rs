@@ -255,3 +255,11 @@ pub async fn look_again(stage: &Stage, operator: &Operator, job: &str) -> Result
     expect("the operator looks again", async || Ok((metric(operator, PASSES, "").await? > before).then_some(()))).await;
     Ok(touched)
 }
+
+/// With that merge patch; null in place of one changes nothing.
+pub fn merged(mut target: Value, patch: &Value) -> Value {
+    if !patch.is_null() {
+        json_patch::merge(&mut target, patch);
+    }
+    target
+}

@@ -14,8 +14,8 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use self::table::{Case, Said, Verdict, cases, merged};
-use crate::stage::kubernetes;
+use self::table::{Case, Said, Verdict, cases};
+use crate::stage::{kubernetes, merged};
 
 /// Requests that are under way together.
 const TOGETHER: usize = 16;

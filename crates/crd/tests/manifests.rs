@@ -5,22 +5,6 @@ use serde_json::Value;
 
 const ADMISSION: &str = include_str!("admission.yaml");
 
-/// A JSON merge patch (RFC 7386).
-fn merged(mut target: Value, patch: &Value) -> Value {
-    let Value::Object(patch) = patch else { return patch.clone() };
-    if !target.is_object() {
-        target = Value::Object(Default::default());
-    }
-    let fields = target.as_object_mut().expect("it is one now");
-    for (field, patch) in patch {
-        let before = fields.remove(field).unwrap_or_default();
-        if !patch.is_null() {
-            fields.insert(field.clone(), merged(before, patch));
-        }
-    }
-    target
-}
-
 fn contains_null(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -35,9 +19,10 @@ fn contains_null(value: &Value) -> bool {
 fn every_manifest_that_is_accepted_is_read() {
     let admission: Value = serde_saphyr::from_str(ADMISSION).expect("YAML");
     for case in admission["cases"].as_array().expect("cases").iter().filter(|case| case["says"].is_null()) {
-        let empty = serde_json::json!({});
-        let changes = [&case["job"], &case["then"]].map(|change| if change.is_null() { &empty } else { change });
-        let manifest = changes.into_iter().fold(admission["manifest"].clone(), merged);
+        let mut manifest = admission["manifest"].clone();
+        for change in [&case["job"], &case["then"]].into_iter().filter(|change| !change.is_null()) {
+            json_patch::merge(&mut manifest, change);
+        }
         let job: BatchJob =
             serde_json::from_value(manifest).unwrap_or_else(|error| panic!("{}: {error}", case["case"]));
         let written = serde_json::to_value(&job.spec).expect("plain JSON");

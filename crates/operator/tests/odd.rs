@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use world::{JOB, NAMESPACE, Pass, UID, World, merge};
+use world::{JOB, NAMESPACE, Pass, UID, World};
 
 const DOORS: [Door; 2] = [Door::BatchJob, Door::ManagedJob];
 
@@ -74,7 +74,7 @@ fn spec(door: Door, case: &Case) -> Value {
         spec["managedBy"] = batchjob_crd::keys::MANAGED_BY.into();
     }
     if case.spec.is_object() {
-        merge(&mut spec, &case.spec);
+        json_patch::merge(&mut spec, &case.spec);
     }
     spec
 }
@@ -161,7 +161,7 @@ fn play(world: &mut World, case: &Case) -> Result<Vec<Plan>, String> {
             (false, Some(found)) => odd = found.clone(),
             (false, None) => break,
         }
-        merge(&mut odd, &filled_in(world.door, patch));
+        json_patch::merge(&mut odd, &filled_in(world.door, patch));
         world.put(odd.clone())?;
         plans.extend(world.settle()?);
     }
@@ -315,7 +315,7 @@ fn wherever_the_job_stands_no_law_is_broken_and_no_neighbour_notices() {
         for door in DOORS {
             for (stage, changes, status) in stages() {
                 let mut spec = spec(door, &case);
-                merge(&mut spec, &changes);
+                json_patch::merge(&mut spec, &changes);
                 let status: BatchJobStatus = serde_json::from_value(status).expect("a status");
                 let mut world = World::new(door, spec, &status, now());
                 put_neighbours(&mut world);
@@ -367,7 +367,7 @@ fn a_job_that_cannot_be_read_says_where_and_its_pods_are_left_alone() {
                 put_neighbours(&mut world);
                 play_unread(&mut world, &case);
                 let before = world.pods.clone();
-                merge(&mut world.job.as_mut().expect("a job")[place], broken);
+                json_patch::merge(&mut world.job.as_mut().expect("a job")[place], broken);
                 let Pass::Unreadable(error) = world.pass().expect("no law is broken") else {
                     panic!("{} ({door:?}): it was read", case.name);
                 };
@@ -382,7 +382,7 @@ fn a_job_that_cannot_be_read_says_where_and_its_pods_are_left_alone() {
 fn play_unread(world: &mut World, case: &Case) {
     let mut odd = good(world, ODD);
     for patch in case.before.iter().chain([&case.pod]) {
-        merge(&mut odd, &filled_in(world.door, patch));
+        json_patch::merge(&mut odd, &filled_in(world.door, patch));
     }
     world.put(odd).expect("a pod");
 }

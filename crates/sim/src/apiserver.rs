@@ -176,7 +176,7 @@ fn patch_object(
     match form {
         "application/merge-patch+json" => store.update(target, part, |old| {
             let mut new = old.clone();
-            patch::merge(&mut new, patch);
+            json_patch::merge(&mut new, &patch);
             Ok(new)
         }),
         "application/strategic-merge-patch+json" if target.kind.is_built_in() => store.update(target, part, |old| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::sequence::{Kind, SOME_UID, Step, Verb};
 
@@ -36,7 +36,7 @@ impl Seen {
                 if let Value::Object(metadata) = &mut body["metadata"] {
                     metadata.retain(|name, _| !matches!(&**name, "uid" | "resourceVersion" | "managedFields"));
                 }
-                merge(&mut body, change);
+                json_patch::merge(&mut body, change);
                 body
             }
             Verb::Create(body)
@@ -196,25 +196,6 @@ impl Seen {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-/// A merge patch.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(fields) = target else { return };
-    for (name, value) in patch {
-        if value.is_null() {
-            fields.remove(name);
-        } else {
-            merge(fields.entry(name.clone()).or_insert(Value::Null), value);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt, fs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use crate::stage::repository;
+use crate::stage::{merged, repository};
 
 /// What was answered, or is to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,19 +136,6 @@ fn difference(other: &Value, job: &Verdict) -> Result<Option<(Verdict, String)>>
 fn only(row: &Value, known: &[&str]) -> Result<()> {
     let unknown = row.as_object().context("an object")?.keys().find(|key| !known.contains(&key.as_str()));
     unknown.map_or(Ok(()), |key| bail!("{key} is none of {known:?}"))
-}
-
-/// A JSON merge patch (RFC 7386), where null in place of one changes nothing.
-pub fn merged(target: Value, patch: &Value) -> Value {
-    let Value::Object(patch) = patch else { return if patch.is_null() { target } else { patch.clone() } };
-    let mut fields = if let Value::Object(fields) = target { fields } else { Map::new() };
-    for (field, patch) in patch {
-        let before = fields.remove(field).unwrap_or_default();
-        if !patch.is_null() {
-            fields.insert(field.clone(), merged(before, patch));
-        }
-    }
-    fields.into()
 }
 
 /// `{ repeat: "1", times: 65537 }` is a text of as many; with anything but a text it is a list.

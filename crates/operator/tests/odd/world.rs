@@ -19,7 +19,7 @@ use batchjob_operator::observe::snapshot::{Snapshot, snapshot};
 use batchjob_operator::observe::watch::{Change, Sink};
 use batchjob_operator::observe::wire::{Place, PodRecord, WirePod};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub const NAMESPACE: &str = "team";
 pub const JOB: &str = "etl";
@@ -341,22 +341,4 @@ fn size(status: &BatchJobStatus) -> Result<usize, Broken> {
 
 pub fn text(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// A merge patch (RFC 7386), by which a case says what is odd.
-pub fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        target.clone_from(patch);
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    for (key, value) in patch {
-        match (value, target.as_object_mut()) {
-            (Value::Null, Some(target)) => drop(target.remove(key)),
-            (value, Some(target)) => merge(target.entry(key.clone()).or_insert(Value::Null), value),
-            (_, None) => {}
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Merge patches (RFC 7386), and strategic merge patches as far as clients of these kinds send them:
+//! Strategic merge patches, as far as clients of these kinds send them:
 //! `k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`.
 
 use serde_json::{Map, Value};
@@ -7,25 +7,6 @@ use super::refusal::Refusal;
 
 const DIRECTIVE: &str = "$patch";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
-
-/// Changes `target` as the patch says: null takes a field away, a list replaces the list.
-pub(super) fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Value::Object(fields) = target else { return };
-    for (name, value) in patch {
-        if value.is_null() {
-            fields.remove(&name);
-        } else {
-            merge(fields.entry(name).or_insert(Value::Null), value);
-        }
-    }
-}
 
 /// How the items of a list are told apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,13 +190,6 @@ mod tests {
         let Value::Object(patch) = patch else { panic!("an object") };
         strategic(target.as_object_mut().expect("an object"), patch).expect("a good patch");
         target
-    }
-
-    #[test]
-    fn a_merge_patch_takes_away_what_is_null_and_replaces_lists() {
-        let mut target = json!({ "a": { "b": 1, "c": 2 }, "d": [1, 2] });
-        merge(&mut target, json!({ "a": { "b": null, "e": { "f": null } }, "d": [3] }));
-        assert_eq!(target, json!({ "a": { "c": 2, "e": {} }, "d": [3] }));
     }
 
     #[test]
