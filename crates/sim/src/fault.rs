@@ -76,9 +76,10 @@ pub struct Rates {
 }
 
 impl Rates {
-    pub fn are_none(&self) -> bool {
-        let Rates { requests, held, cut, gone, dropped, swapped, old_lists } = self;
-        requests.is_empty() && [held, cut, gone, dropped, swapped, old_lists].into_iter().all(|&rate| rate == 0)
+    /// All but those of requests.
+    pub fn of_views(&mut self) -> [&mut u64; 6] {
+        let Rates { requests: _, held, cut, gone, dropped, swapped, old_lists } = self;
+        [held, cut, gone, dropped, swapped, old_lists]
     }
 
     /// Some of everything, of each kind with even odds.

@@ -1,5 +1,6 @@
 //! Looks at everything that is written: the oracle's laws, and a fingerprint that says whether two runs were the same.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchjob_crd::keys;
@@ -28,7 +29,7 @@ pub struct Note {
 pub struct Judge {
     oracle: Option<Oracle>,
     notes: Vec<Note>,
-    fingerprint: u64,
+    fingerprint: DefaultHasher,
     /// Of anything but a Lease.
     pub last_change: Timestamp,
     /// One line for each change, if somebody wants to read it.
@@ -45,7 +46,7 @@ impl Judge {
         Arc::new(Mutex::new(Judge {
             oracle: Some(Oracle::new(promises)),
             notes: Vec::new(),
-            fingerprint: 0,
+            fingerprint: DefaultHasher::new(),
             last_change: Timestamp::UNIX_EPOCH,
             history: is_told.then(Vec::new),
             knows_writers,
@@ -59,10 +60,7 @@ impl Judge {
         if kind != Kind::Lease {
             self.last_change = at;
         }
-        let mix = |hash: u64, number: u64| (hash ^ number).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(7);
-        let words = text("name").bytes().chain(who.bytes());
-        self.fingerprint = words.fold(mix(self.fingerprint, revision), |hash, byte| mix(hash, byte.into()));
-        self.fingerprint = mix(self.fingerprint, at.as_millisecond().unsigned_abs());
+        (revision, at, text("name"), who).hash(&mut self.fingerprint);
         let event = Event {
             revision,
             at,
@@ -104,7 +102,7 @@ impl Judge {
     }
 
     pub fn fingerprint(&self) -> u64 {
-        self.fingerprint
+        self.fingerprint.finish()
     }
 
     pub fn n_lives(&self) -> u64 {

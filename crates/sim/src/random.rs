@@ -10,6 +10,11 @@ impl Random {
         Random(numbers.iter().fold(0, |state, number| mix(state ^ number.wrapping_add(GAMMA))))
     }
 
+    /// The sequence that begins there.
+    pub fn seeded(seed: u64) -> Random {
+        Random(seed)
+    }
+
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GAMMA);
         mix(self.0)
@@ -30,6 +35,11 @@ impl Random {
     /// True in so many of 100 times.
     pub fn in_100(&mut self, times: u64) -> bool {
         self.below(100) < times
+    }
+
+    /// True once in so many times.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
     }
 
     /// One of them; None if there is none.

@@ -40,25 +40,9 @@ fn candidates(case: &Case) -> Vec<Case> {
     for nth in 0..case.script.len() {
         add(&|it| _ = it.script.remove(nth));
     }
-    let rates = &case.rates;
-    let rest = [rates.held, rates.cut, rates.gone, rates.dropped, rates.swapped, rates.old_lists];
-    for (nth, _) in rest.iter().enumerate().filter(|(_, rate)| **rate > 0) {
-        add(&|it| {
-            let rates = &mut it.rates;
-            let all = [
-                &mut rates.held,
-                &mut rates.cut,
-                &mut rates.gone,
-                &mut rates.dropped,
-                &mut rates.swapped,
-                &mut rates.old_lists,
-            ];
-            for (place, rate) in all.into_iter().enumerate() {
-                if place == nth {
-                    *rate = 0;
-                }
-            }
-        });
+    let is_there = case.rates.clone().of_views().map(|rate| *rate > 0);
+    for (nth, _) in is_there.into_iter().enumerate().filter(|(_, is_there)| *is_there) {
+        add(&|it| *it.rates.of_views()[nth] = 0);
     }
     if case.operators != Operators::One {
         add(&|it| {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_sim::apiserver::gc;
+use batchjob_sim::random::Random;
 use batchjob_tests::support::wait_for;
 use bytes::Bytes;
 use http::{Method, Request, header};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::sequence::{Kind, Random};
+use super::sequence::Kind;
 use super::side::Side;
 
 /// The garbage collector takes up to 30 s until it knows a new kind.
@@ -55,9 +56,9 @@ fn family(random: &mut Random) -> Vec<Member> {
     let mut members = Vec::new();
     for place in 0..n {
         let kind =
-            *random.of(&[Kind::BatchJob, Kind::BatchJob, Kind::Job, Kind::Pod, Kind::Pod, Kind::Pod, Kind::Lease]);
+            random.one_of(&[Kind::BatchJob, Kind::BatchJob, Kind::Job, Kind::Pod, Kind::Pod, Kind::Pod, Kind::Lease]);
         let mut owners: Vec<Owner> = Vec::new();
-        for _ in 0..*random.of(&[0, 1, 1, 1, 2]) {
+        for _ in 0..random.one_of(&[0, 1, 1, 1, 2]) {
             let member = Some(random.below(place.max(1)) as usize).filter(|_| place > 0 && !random.one_in(8));
             if (place > 0 || random.one_in(8)) && !owners.iter().any(|owner| owner.member == member) {
                 owners.push(Owner { member, blocks: !random.one_in(3) });
@@ -82,11 +83,11 @@ fn event(random: &mut Random, members: &[Member]) -> Event {
         let held: Vec<usize> =
             (0..members.len()).filter(|&member| members[member].finalizers.contains(&HOLD)).collect();
         if !held.is_empty() {
-            return Event::Release { member: *random.of(&held) };
+            return Event::Release { member: random.one_of(&held) };
         }
     }
     let policies = [None, Some("Background"), Some("Foreground"), Some("Foreground"), Some("Orphan")];
-    Event::Delete { member, policy: *random.of(&policies) }
+    Event::Delete { member, policy: random.one_of(&policies) }
 }
 
 /// One side's family.
@@ -211,7 +212,7 @@ impl Family<'_> {
 
 /// Answers with the difference, if there is one.
 pub async fn play(client: Client, namespace: &str, seed: u64) -> Result<Option<String>> {
-    let mut random = Random(seed);
+    let mut random = Random::seeded(seed);
     let members = family(&mut random);
     let mut story = format!("BATCHJOB_FAMILY={seed}\n");
     for (place, member) in members.iter().enumerate() {

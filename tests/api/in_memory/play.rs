@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail, ensure};
+use batchjob_sim::random::Random;
 use bytes::Bytes;
 use http::{Method, Request, header};
 use kube::Client;
 use serde_json::{Value, json};
 
 use super::seen::{Seen, differences};
-use super::sequence::{Kind, Random, Step, Verb, step};
+use super::sequence::{Kind, Step, Verb, step};
 use super::side::{END, Side};
 
 const STEPS: usize = 25;
@@ -66,7 +67,7 @@ pub async fn play(client: Client, seed: u64) -> Result<Played> {
 
     let mut sides =
         [(Side::Real(client), Seen::default(), first), (Side::in_memory(seed), Seen::default(), "1".to_owned())];
-    let mut random = Random(seed);
+    let mut random = Random::seeded(seed);
     let mut played = Played { seed, n_requests: 0, n_refused: 0, n_events: 0, told: String::new(), difference: None };
     for _ in 0..STEPS {
         let step = step(&mut random, |kind, name| sides[1].0.has(kind, &namespace, name));

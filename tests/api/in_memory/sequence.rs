@@ -3,31 +3,8 @@
 //! A body has placeholders where each side has its own value: `<uid>`, `<version>`, and `<old-version>` of the object as
 //! it was last seen.
 
+use batchjob_sim::random::Random;
 use serde_json::{Map, Value, json};
-
-/// A generator of numbers: splitmix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len() as u64) as usize]
-    }
-}
 
 /// A kind of object, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +80,7 @@ const TIMES: [&str; 3] = ["2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z", "2026-
 
 /// The next request; `exists` says whether there is such an object: if not, it is mostly made.
 pub fn step(random: &mut Random, exists: impl Fn(Kind, &str) -> bool) -> Step {
-    let kind = *random.of(&[
+    let kind = random.one_of(&[
         Kind::Pod,
         Kind::Pod,
         Kind::Pod,
@@ -114,7 +91,7 @@ pub fn step(random: &mut Random, exists: impl Fn(Kind, &str) -> bool) -> Step {
         Kind::Job,
         Kind::Lease,
     ]);
-    let name = *random.of(&NAMES);
+    let name = random.one_of(&NAMES);
     let whole = |verb| Step { kind, name, part: "", verb };
     let status = |verb| Step { kind, name, part: "/status", verb };
     if !exists(kind, name) && !random.one_in(4) {
@@ -143,7 +120,7 @@ pub fn step(random: &mut Random, exists: impl Fn(Kind, &str) -> bool) -> Step {
             Kind::Job => {
                 let body = job_status(random);
                 let verbs = [Verb::Replace, Verb::Merge, Verb::Strategic, Verb::Strategic];
-                status(random.of(&verbs)(body))
+                status(random.one_of(&verbs)(body))
             }
             Kind::Lease => whole(Verb::Replace(change(random, kind))),
         },
@@ -161,7 +138,7 @@ fn list(random: &mut Random) -> Verb {
         "labelSelector=colour!%3Dred",
         "labelSelector=!colour",
     ];
-    let mut query = random.of(&selectors).to_string();
+    let mut query = random.one_of(&selectors).to_string();
     if random.one_in(2) {
         query += "&limit=1";
     }
@@ -232,7 +209,7 @@ fn some(random: &mut Random, of: &[&str]) -> Value {
 }
 
 fn owner(random: &mut Random) -> Value {
-    let uid = *random.of(&OWNERS);
+    let uid = random.one_of(&OWNERS);
     let mut owner = json!({ "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "name": "owner", "uid": uid });
     for field in ["controller", "blockOwnerDeletion"] {
         if random.one_in(2) {
@@ -253,9 +230,9 @@ fn owners(random: &mut Random) -> Value {
 fn pod_spec(random: &mut Random) -> Value {
     let mut spec = json!({ "containers": [{ "name": "main", "image": "none" }] });
     if random.one_in(2) {
-        spec["terminationGracePeriodSeconds"] = (*random.of(&[0, 5, 600])).into();
+        spec["terminationGracePeriodSeconds"] = random.one_of(&[0, 5, 600]).into();
     }
-    spec["restartPolicy"] = (*random.of(&["Never", "Never", "OnFailure"])).into();
+    spec["restartPolicy"] = random.one_of(&["Never", "Never", "OnFailure"]).into();
     spec
 }
 
@@ -323,7 +300,7 @@ fn new(random: &mut Random, kind: Kind, name: &str) -> Value {
 
 fn lease_spec(random: &mut Random) -> Value {
     json!({
-        "holderIdentity": random.of(&["one", "two"]),
+        "holderIdentity": random.one_of(&["one", "two"]),
         "leaseDurationSeconds": 15,
         "renewTime": format!("2026-01-01T00:00:0{}.000000Z", random.below(4)),
         "leaseTransitions": random.below(3),
@@ -379,7 +356,7 @@ fn operators_patch(random: &mut Random) -> Value {
             metadata.insert("finalizers".to_owned(), some(random, &FINALIZERS));
         }
         3 => {
-            let gone = json!([{ "$patch": "delete", "uid": random.of(&OWNERS) }]);
+            let gone = json!([{ "$patch": "delete", "uid": random.one_of(&OWNERS) }]);
             metadata.insert("ownerReferences".to_owned(), gone);
             metadata.insert("$deleteFromPrimitiveList/finalizers".to_owned(), some(random, &FINALIZERS));
             metadata.insert("labels".to_owned(), json!({ "batchjob.dev/attempt": null }));
@@ -394,7 +371,7 @@ fn operators_patch(random: &mut Random) -> Value {
 }
 
 fn pod_status(random: &mut Random) -> Value {
-    let phase = *random.of(&["Pending", "Running", "Running", "Succeeded", "Failed"]);
+    let phase = random.one_of(&["Pending", "Running", "Running", "Succeeded", "Failed"]);
     let state = match random.below(4) {
         0 => json!({ "running": { "startedAt": TIMES[0] } }),
         1 => {
@@ -412,10 +389,11 @@ fn pod_status(random: &mut Random) -> Value {
     }
     if random.one_in(2) {
         let ready = if random.one_in(2) { "True" } else { "False" };
-        status["conditions"] = json!([{ "type": "Ready", "status": ready, "lastTransitionTime": random.of(&TIMES) }]);
+        status["conditions"] =
+            json!([{ "type": "Ready", "status": ready, "lastTransitionTime": random.one_of(&TIMES) }]);
     }
     if random.one_in(4) {
-        status["reason"] = (*random.of(&["Evicted", ""])).into();
+        status["reason"] = random.one_of(&["Evicted", ""]).into();
     }
     let mut body = json!({ "status": status });
     if random.one_in(4) {
@@ -431,11 +409,11 @@ fn batchjob_status(random: &mut Random) -> Value {
     let mut status = json!({ "observedGeneration": random.below(3) });
     if random.one_in(2) {
         status["active"] = random.below(3).into();
-        status["phase"] = (*random.of(&["Running", "Failed"])).into();
+        status["phase"] = random.one_of(&["Running", "Failed"]).into();
     }
     if random.one_in(3) {
         status["conditions"] = json!([{
-            "type": "Ready", "status": "True", "reason": random.of(&["One", "Two"]), "message": "", "lastTransitionTime": TIMES[0],
+            "type": "Ready", "status": "True", "reason": random.one_of(&["One", "Two"]), "message": "", "lastTransitionTime": TIMES[0],
         }]);
     }
     if random.one_in(4) {
@@ -465,27 +443,27 @@ fn job_status(random: &mut Random) -> Value {
     }
     for time in ["startTime", "completionTime"] {
         match random.below(6) {
-            0 | 1 => status[time] = (*random.of(&TIMES)).into(),
+            0 | 1 => status[time] = random.one_of(&TIMES).into(),
             2 => status[time] = Value::Null,
             _ => {}
         }
     }
     for indexes in ["completedIndexes", "failedIndexes"] {
         match random.below(8) {
-            0 | 1 => status[indexes] = (*random.of(&["", "0", "0-2", "1,2", "2,1", "0-3", "x"])).into(),
+            0 | 1 => status[indexes] = random.one_of(&["", "0", "0-2", "1,2", "2,1", "0-3", "x"]).into(),
             2 => status[indexes] = Value::Null,
             _ => {}
         }
     }
     if random.one_in(6) {
-        status["uncountedTerminatedPods"] = (*random.of(&[&json!({}), &json!({ "succeeded": ["u"] })])).clone();
+        status["uncountedTerminatedPods"] = random.one_of(&[json!({}), json!({ "succeeded": ["u"] })]);
     }
     if random.one_in(2) {
         let types = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet", "Suspended"];
         let n = 1 + random.below(2);
         let conditions = (0..n).map(|_| {
             let value = if random.one_in(4) { "False" } else { "True" };
-            json!({ "type": random.of(&types), "status": value, "lastTransitionTime": TIMES[0], "reason": "" })
+            json!({ "type": random.one_of(&types), "status": value, "lastTransitionTime": TIMES[0], "reason": "" })
         });
         status["conditions"] = conditions.collect();
     }
@@ -501,7 +479,7 @@ fn job_status(random: &mut Random) -> Value {
     }
     let mut body = json!({ "status": status });
     if random.one_in(3) {
-        body["metadata"]["annotations"]["batchjob.dev/ledger"] = (*random.of(&["0:1", "0:2"])).into();
+        body["metadata"]["annotations"]["batchjob.dev/ledger"] = random.one_of(&["0:1", "0:2"]).into();
     }
     if random.one_in(10) {
         body["metadata"] = metadata(random, false);

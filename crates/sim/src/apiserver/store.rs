@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::gc::Graph;
 use super::kind::Kind;
 use super::refusal::Refusal;
+use crate::random::Random;
 
 /// The time, as the API server knows it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -157,6 +158,7 @@ impl Store {
     /// The next uid: of the shape of a real one, and the same in every run of the same seed.
     pub fn next_uid(&mut self) -> String {
         self.n_uids += 1;
+        let mixed = |number| Random::seeded(number).number();
         let high = mixed(self.seed ^ mixed(self.n_uids));
         let low = mixed(high ^ self.n_uids);
         format!(
@@ -272,12 +274,4 @@ fn text(value: &Value) -> Bytes {
     // A `Value` has nothing that JSON cannot write, and a `Vec` takes everything.
     serde_json::to_writer(&mut text, value).unwrap_or_default();
     text.into()
-}
-
-/// The finalizer of splitmix64.
-fn mixed(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
