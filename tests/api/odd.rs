@@ -234,13 +234,7 @@ async fn a_namespace_goes_although_a_job_in_it_cannot_be_read() -> Result<()> {
     stage.stage.kubelet.succeeds(&pod).await?;
     stage.until("etl", "index 0 is done", |job| job.succeeded == 1 && job.ready == 1).await;
 
-    let (namespace, etcd) = (&stage.stage.namespace.name, Etcd::of(kubernetes().await?)?);
-    let entry = etcd.get(&Kind::BatchJob.key(namespace, "etl")).await?;
-    let mut job = Stored::read(Kind::BatchJob, &entry.value)?;
-    let places = job.places();
-    let place = places.iter().find(|place| place.name == ".status.completedIndexes").context("the place")?;
-    job.break_at(place, &Damage::Json(7.into()))?;
-    ensure!(etcd.replace(&entry, &job.write()).await?, "somebody was faster");
+    break_job(&stage, "etl", ".status.completedIndexes", &Damage::Json(7.into())).await?;
     stage.until_event("etl", "InvalidSpec").await;
 
     // One that is deleted for itself waits for the job to be repaired.
@@ -260,8 +254,49 @@ async fn a_namespace_goes_although_a_job_in_it_cannot_be_read() -> Result<()> {
     .await;
     ensure!(is_held(&stage.stage.pods.get(name(&second)).await?), "its result is lost");
 
-    let namespaces: Api<Namespace> = Api::all(stage.stage.namespace.client.clone());
-    namespaces.delete(namespace, &DeleteParams::background()).await?;
-    expect("the namespace is gone", async || Ok(namespaces.get_opt(namespace).await?.is_none().then_some(()))).await;
+    namespace_goes(&stage).await?;
     has_not_panicked(&mut operator).await
+}
+
+/// Two of them: what is told of the one is not what is told of the other.
+#[tokio::test]
+async fn jobs_that_lose_their_uid_are_told_of_and_a_namespace_goes_with_them() -> Result<()> {
+    let stage = Both::new("nameless", Door::BatchJob).await?;
+    let mut operator = stage.operator().await?;
+    for job in ["one", "other"] {
+        stage.create(job, json!({ "completionMode": "Indexed", "completions": 2, "parallelism": 2 })).await?;
+        stage.stage.running_pod(job, 0, 1).await?;
+    }
+    for job in ["one", "other"] {
+        break_job(&stage, job, ".metadata.uid", &Damage::Drop).await?;
+    }
+    for job in ["one", "other"] {
+        stage.until_event(job, "InvalidSpec").await;
+    }
+    let _kubelet = stage.stage.kubelet.plays(|_| End::Never);
+    namespace_goes(&stage).await?;
+    has_not_panicked(&mut operator).await
+}
+
+/// Breaks one place of a BatchJob, in etcd.
+async fn break_job(stage: &Both, job: &str, place: &str, damage: &Damage) -> Result<()> {
+    let etcd = Etcd::of(kubernetes().await?)?;
+    loop {
+        let entry = etcd.get(&Kind::BatchJob.key(&stage.stage.namespace.name, job)).await?;
+        let mut job = Stored::read(Kind::BatchJob, &entry.value)?;
+        let place = job.places().into_iter().find(|it| it.name == place).context("the place")?;
+        job.break_at(&place, damage)?;
+        // The operator may have been faster.
+        if etcd.replace(&entry, &job.write()).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn namespace_goes(stage: &Both) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(stage.stage.namespace.client.clone());
+    let name = &stage.stage.namespace.name;
+    namespaces.delete(name, &DeleteParams::background()).await?;
+    expect("the namespace is gone", async || Ok(namespaces.get_opt(name).await?.is_none().then_some(()))).await;
+    Ok(())
 }

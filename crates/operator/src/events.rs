@@ -3,8 +3,9 @@
 //! A pass never waits for an event. What is done to one pod after the other is told together: the first create of a job
 //! at once, those of the next 10 s in one event, then of 20 s, up to 5 min. The same words about the same job within ten
 //! minutes are one event that is counted up, and the count is written after 10 s, then 20 s, up to 5 min, with the next
-//! of them: a job that is refused its pods every few seconds would cost as many events as requests. Troubles have a budget for each job, so that one that goes wrong in a new
-//! way every second does not flood etcd. What there is no room for is dropped and counted.
+//! of them: a job that is refused its pods every few seconds would cost as many events as requests. Troubles have a budget
+//! for each job, so that one that goes wrong in a new way every second does not flood etcd. What there is no room for is
+//! dropped and counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -98,11 +99,11 @@ struct Scribe {
     clock: Clock,
     seen: HashMap<Key, Seen>,
     budgets: HashMap<String, Budget>,
-    /// By the job's uid and the reason.
+    /// By the job and the reason.
     gatherings: BTreeMap<(String, String), Gathering>,
 }
 
-/// What makes two events the same: the job's uid, the reason, the note.
+/// What makes two events the same: the job, the reason, the note.
 type Key = (String, String, String);
 
 struct Seen {
@@ -159,10 +160,10 @@ impl Scribe {
     }
 
     async fn take(&mut self, regarding: ObjectReference, reason: Reason) {
-        let uid = regarding.uid.clone().unwrap_or_default();
+        let job = words_for(&regarding);
         match reason.note {
             Note::Pods { verb, attempts } => {
-                let key = (uid, reason.reason.clone());
+                let key = (job, reason.reason.clone());
                 let gathering = self.gatherings.entry(key).or_insert_with(Gathering::new);
                 if gathering.gathered.is_none() && gathering.until <= Instant::now() {
                     gathering.begin();
@@ -174,7 +175,7 @@ impl Scribe {
                 }
             }
             Note::Text(text) if !is_turn(&reason.reason) => {
-                if self.budgets.entry(uid).or_insert_with(Budget::full).take() {
+                if self.budgets.entry(job).or_insert_with(Budget::full).take() {
                     self.write(regarding, reason.severity, reason.reason, text).await;
                 } else {
                     self.metrics.event_dropped();
@@ -182,7 +183,7 @@ impl Scribe {
             }
             // A turn in the job's life: what came before it is told before it.
             Note::Text(text) => {
-                self.flush(|(job, _), _| *job == uid).await;
+                self.flush(|(other, _), _| *other == job).await;
                 self.write(regarding, reason.severity, reason.reason, text).await;
             }
         }
@@ -204,8 +205,7 @@ impl Scribe {
 
     async fn write(&mut self, regarding: ObjectReference, severity: Severity, reason: String, mut note: String) {
         shorten(&mut note);
-        let uid = regarding.uid.clone().unwrap_or_default();
-        let key = (uid, reason.clone(), note.clone());
+        let key = (words_for(&regarding), reason.clone(), note.clone());
         let seen = self.seen.entry(key).or_insert_with(Seen::nothing);
         if seen.last.elapsed() >= SAME_FOR {
             *seen = Seen::nothing();
@@ -261,6 +261,11 @@ impl Gathering {
         self.until = Instant::now() + self.length;
         self.length = (self.length * 2).min(LONGEST_GATHERING);
     }
+}
+
+/// A job, told apart from all others: from one that had its name by its uid; from one that has lost its uid too by its name.
+fn words_for(job: &ObjectReference) -> String {
+    [&job.uid, &job.kind, &job.namespace, &job.name].map(|word| word.as_deref().unwrap_or_default()).join(" ")
 }
 
 /// What a job tells at a turn in its life; anything else it may tell any number of times.
