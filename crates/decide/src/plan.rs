@@ -37,6 +37,10 @@ impl Plan {
         self.actions.is_empty()
     }
 
+    pub fn writes_status(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::WriteStatus(_)))
+    }
+
     pub(crate) fn wake(&mut self, at: Option<Timestamp>) {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
     }
@@ -77,8 +81,14 @@ impl Action {
 pub struct AttemptId {
     /// From 0.
     pub index: u32,
-    /// From 1.
+    /// From 1 to [`LAST`](AttemptId::LAST).
     pub attempt: u32,
+}
+
+impl AttemptId {
+    /// No index has an attempt of a higher number: a ledger can say of this one that it is passed, and has a number for it.
+    /// Nobody tries four billion times, but somebody may write so into a status.
+    pub const LAST: u32 = u32::MAX - 2;
 }
 
 /// An attempt that starts, and how its index has fared so far, which its pod is told if the job has

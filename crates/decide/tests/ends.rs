@@ -9,7 +9,7 @@ use batchjob_crd::{BatchJobStatus, condition};
 use batchjob_decide::job::attempt::Attempt;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::status;
-use batchjob_decide::observed::{Container, ContainerState, Deletion, Job, Observed, Pod, PodPhase, Role};
+use batchjob_decide::observed::{Container, ContainerState, Deletion, Door, Job, Observed, Pod, PodPhase, Role};
 use batchjob_decide::plan::AttemptId;
 use batchjob_decide::{Action, Plan, decide};
 use made::{DOORS, at, job};
@@ -146,6 +146,34 @@ fn one_status_counts_as_many_as_have_ended() {
             let first = plan.actions.iter().position(|action| matches!(action, Action::ReleasePod(_)));
             let status = plan.actions.iter().position(|action| matches!(action, Action::WriteStatus(_)));
             assert!(first > status, "none is let go before it is counted");
+        }
+    }
+}
+
+/// A number of an attempt that nobody comes to can be written into a status.
+#[test]
+fn an_index_that_can_have_no_further_attempt_fails_its_job() {
+    let last = AttemptId::LAST;
+    let ledgers = [
+        (format!("1:{last}/0"), "3", None),
+        (format!("1:{}/0", last + 1), "3", Some(1)),
+        (format!("1:{}/0", last + 1), "1", None),
+        (format!("0-2:{}/0", last + 1), "0", Some(1)),
+        (format!("1-:{}/0", last + 1), "3", Some(1)),
+        (format!("4-:{}/0", last + 1), "3", None),
+        (format!("1:{}/0", last + 2), "3", None),
+    ];
+    for (open_indexes, completed, used_up) in ledgers {
+        let spec = json!({ "completionMode": "Indexed", "completions": 4, "parallelism": 4 });
+        let status = json!({ "openIndexes": open_indexes, "completedIndexes": completed, "startTime": at(1) });
+        let status = serde_json::from_value(status).expect("a status");
+        let plan = pass(job(Door::BatchJob, "etl", &spec, status), []);
+        let starts = plan.actions.iter().any(|action| matches!(action, Action::CreatePod(_)));
+        assert_eq!(starts, used_up.is_none(), "{open_indexes}: {plan:?}");
+        if let Some(index) = used_up {
+            let written = format!("{plan:?}");
+            let message = format!("Index {index} can have no attempt after attempt {last}");
+            assert!(written.contains(&message) && written.contains("BackoffLimitExceeded"), "{written}");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::spec::{Completions, Spec};
 use super::status::find_true;
 use super::tally::Tally;
 use crate::observed::Observed;
-use crate::plan::PolicyAction;
+use crate::plan::{AttemptId, PolicyAction};
 
 /// It is over, because.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +38,12 @@ pub struct Evidence<'a> {
 
 type Check = fn(&Evidence<'_>) -> Option<Verdict>;
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     already_succeeding,
     already_failing,
     pod_failure_policy,
     backoff_limit_exceeded,
+    attempts_used_up,
     max_failed_indexes_exceeded,
     failed_indexes,
     success_policy,
@@ -98,6 +99,13 @@ fn backoff_limit_exceeded(evidence: &Evidence<'_>) -> Option<Verdict> {
     if let Some(last) = failed.chain(failing).last() {
         message += &format!("; {} failed: {}", last.id, last.cause());
     }
+    Some(Verdict::failed(reason::BACKOFF_LIMIT_EXCEEDED, message))
+}
+
+/// An index has had the last attempt that there can be. Only a status that somebody has written to says so.
+fn attempts_used_up(evidence: &Evidence<'_>) -> Option<Verdict> {
+    let index = evidence.tally.ledger.used_up(evidence.spec.n_indexes())?;
+    let message = format!("Index {index} can have no attempt after attempt {}", AttemptId::LAST);
     Some(Verdict::failed(reason::BACKOFF_LIMIT_EXCEEDED, message))
 }
 

@@ -52,7 +52,7 @@ pub struct Beyond {
 }
 
 /// More indexes are never open: so many pods no job has. A text that says otherwise must not fill the memory.
-const MAX_OPEN: u32 = 200_000;
+pub const MAX_OPEN: u32 = 200_000;
 
 /// Where an index stands that has ended an attempt and is not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,17 @@ impl Ledger {
     /// The indexes below `end` that are not closed, in rising order.
     pub fn missing(&self, end: u32) -> impl Iterator<Item = u32> {
         self.completed.union(&self.failed_indexes).into_missing(end)
+    }
+
+    /// The first of them that has had the last attempt that there can be.
+    pub fn used_up(&self, end: u32) -> Option<u32> {
+        let is_used_up = |next_attempt| next_attempt > AttemptId::LAST;
+        let OpenIndexes { each, beyond } = &self.open;
+        // Hardly ever, and a job may have many indexes.
+        let any = each.values().any(|open| is_used_up(open.next_attempt))
+            || beyond.is_some_and(|beyond| is_used_up(beyond.next_attempt));
+        let mut missing = any.then(|| self.missing(end))?;
+        missing.find(|&index| is_used_up(self.next_attempt(index)))
     }
 
     /// `index` is done. Done twice is done, and done late is done: a success is honoured whichever attempt brings it.
@@ -243,7 +254,12 @@ impl OpenIndexes {
 fn parse_beyond(text: &str) -> Option<Beyond> {
     let (from, next_attempt) = text.strip_suffix("/0")?.split_once("-:")?;
     let beyond = Beyond { from: from.parse().ok()?, next_attempt: next_attempt.parse().ok()? };
-    (beyond.next_attempt >= 1 && beyond.next_attempt < u32::MAX).then_some(beyond)
+    can_be_next(beyond.next_attempt).then_some(beyond)
+}
+
+/// The one after the last attempt is next where no more is possible.
+fn can_be_next(attempt: u32) -> bool {
+    (1..=AttemptId::LAST + 1).contains(&attempt)
 }
 
 /// Reads "3:2/1@1764021302" or "0-2:2/0".
@@ -257,9 +273,8 @@ fn parse_entry(text: &str) -> Option<(u32, u32, Open)> {
     let (failures, ignored) = failures.split_once('+').unwrap_or((failures, "0"));
     let (next_attempt, failures, ignored) = (next_attempt.parse().ok()?, failures.parse().ok()?, ignored.parse().ok()?);
     let open = Open { next_attempt, failures, ignored, failed_at };
-    // The last number must leave room for the one after it.
     let (first, last) = parse_run(run)?;
-    (open.next_attempt >= 1 && open.next_attempt < u32::MAX).then_some((first, last, open))
+    can_be_next(open.next_attempt).then_some((first, last, open))
 }
 
 impl fmt::Display for OpenIndexes {

@@ -38,9 +38,8 @@ impl PodNames {
         let (index, attempt) = name.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?.split_once('-')?;
         let id = AttemptId { index: index.parse().ok()?, attempt: attempt.parse().ok()? };
         // "+3" and "03" are numbers too, but not ours.
-        // The last index must leave room for the one after it, and the last attempt for the next one, and the one after that:
-        // that is what the ledger can say of it (`ledger.rs`).
-        let is_possible = id.attempt >= 1 && id.attempt < u32::MAX - 1 && id.index < u32::MAX;
+        // The last index must leave room for the one after it.
+        let is_possible = (1..=AttemptId::LAST).contains(&id.attempt) && id.index < u32::MAX;
         (is_possible && self.write(id) == name).then_some(id)
     }
 }

@@ -63,10 +63,7 @@ fn n_wanted(spec: &Spec, tally: &Tally<'_>, n_current: usize) -> usize {
 }
 
 fn start<'a>(spec: &Spec, tally: &Tally<'a>, room: usize, now: Timestamp) -> Scale<'a> {
-    let n_indexes = match spec.completions {
-        Completions::Fixed(completions) => completions,
-        Completions::WorkQueue => spec.parallelism,
-    };
+    let n_indexes = spec.n_indexes();
     let is_ledger_full = tally.ledger.open.n_entries(n_indexes) >= MAX_OPEN_ENTRIES;
     let mut scale = Scale { is_ledger_full, ..Scale::default() };
     let candidates: &mut dyn Iterator<Item = u32> = match is_ledger_full {

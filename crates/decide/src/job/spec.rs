@@ -109,6 +109,14 @@ impl Spec {
             _ => None,
         }
     }
+
+    /// How many indexes, from the first on, are worked on.
+    pub fn n_indexes(&self) -> u32 {
+        match self.completions {
+            Completions::Fixed(completions) => completions,
+            Completions::WorkQueue => self.parallelism,
+        }
+    }
 }
 
 /// Whether the spec has what a row of [`UNSUPPORTED`] refuses.
