@@ -1,8 +1,8 @@
 //! Carries a plan out, and adds nothing: one file for each kind of thing that is written.
 //!
 //! The actions happen in the plan's order. Neighbours of the same kind go together, a few at a time; the first group that
-//! fails ends the plan, unless it adopts, and the next pass decides on what is then so. The answer to every write goes into the caches at
-//! once, so the next pass knows of it.
+//! fails ends the plan, unless it adopts, and the next pass decides on what is then so. The answer to every write goes into
+//! the caches at once, so the next pass knows of it.
 
 mod adopt;
 mod create;

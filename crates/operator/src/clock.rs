@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -30,4 +31,11 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Clock").field(&self.now()).finish()
     }
+}
+
+/// A part of that time, another one for each name: so that what begins together does not go on together. The same for the
+/// same name, so that it can be repeated.
+pub fn spread(name: &str, longest: Duration) -> Duration {
+    let hash = name.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    longest.mul_f64(f64::from(hash % 1000) / 1000.0)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use batchjob_crd::reason;
 use batchjob_decide::observed::{Job, Pod};
 use batchjob_decide::plan::PodRef;
-use batchjob_decide::{Action, Observed, Plan, decide};
+use batchjob_decide::{Observed, Plan, decide};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -83,8 +83,9 @@ impl Controller {
                     let memory = self.memory_of(&record);
                     observed.obstacle = memory.obstacle(observed.now);
                     let plan = decide(&observed);
-                    if let Some(until) = rests_until(&memory, &observed, &plan).filter(|&until| Instant::now() < until)
-                    {
+                    let causes = plan.writes_status().then(|| Causes::of(&observed));
+                    let until = causes.as_ref().and_then(|causes| rests_until(&memory, causes, &plan));
+                    if let Some(until) = until.filter(|&until| Instant::now() < until) {
                         self.queue.add_at(key, until);
                         return;
                     }
@@ -95,7 +96,7 @@ impl Controller {
                             continue;
                         }
                     }
-                    self.carry_out(&record, &observed, plan, memory).await;
+                    self.carry_out(&record, &observed, plan, causes, memory).await;
                     if observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
                         self.let_go_with_all(&record).await;
                     }
@@ -110,18 +111,24 @@ impl Controller {
         }
     }
 
-    async fn carry_out(&self, record: &JobRecord, observed: &Observed, plan: Plan, mut memory: Memory) {
+    /// `causes` of the status, if the plan writes one.
+    async fn carry_out(
+        &self,
+        record: &JobRecord,
+        observed: &Observed,
+        plan: Plan,
+        causes: Option<Causes>,
+        mut memory: Memory,
+    ) {
         let started = Instant::now();
-        let writes_status = plan.actions.iter().any(|action| matches!(action, Action::WriteStatus(_)));
-        let causes = Causes::of(observed);
-        let fight = match writes_status && memory.repairs.is_news(&causes) {
+        let fight = match causes.as_ref().is_some_and(|causes| memory.repairs.is_news(causes)) {
             // Before we write: what the other one has written is ours afterwards.
             true => Some(self.actor.writer.other_status_writers(&record.key).await.unwrap_or_default()),
             false => None,
         };
         let outcome = self.actor.act(record.clone(), &observed.job, &plan, memory.n_failures).await;
         self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
-        if outcome.is_counted && writes_status {
+        if let Some(causes) = causes.filter(|_| outcome.is_counted) {
             memory.repairs.wrote(causes);
             if let Some(others) = fight {
                 self.recorder.warn(record, "StatusReverted", reverted(&others));
@@ -198,7 +205,7 @@ impl Controller {
             return;
         };
         tracing::warn!(job = %key, %error, class = error.label(), "the plan was not carried out");
-        let n_refused = self.n_refused(key) + 1;
+        let n_refused = if matches!(error, Error::Refused { .. }) { self.n_refused(key) + 1 } else { 0 };
         let next_try = memory.learn(&error, &observed.job, n_refused, observed.now);
         if let Some(complaint) = complaint(&error, &memory) {
             let reason = if error.is_create() { "FailedCreate" } else { "FailedUpdate" };
@@ -256,11 +263,11 @@ impl Controller {
     }
 }
 
-/// When that plan may be carried out, if all it does is to write a status that can wait. None: now.
-fn rests_until(memory: &Memory, observed: &Observed, plan: &Plan) -> Option<Instant> {
-    let is_status_alone = matches!(plan.actions[..], [Action::WriteStatus(_)]);
+/// When that plan, which writes a status for these causes, may be carried out. None: now.
+fn rests_until(memory: &Memory, causes: &Causes, plan: &Plan) -> Option<Instant> {
+    let is_status_alone = plan.actions.len() == 1;
     let rest = memory.status_rests_until.filter(|_| plan.can_wait);
-    let repair = if is_status_alone { memory.repairs.rest_until(&Causes::of(observed)) } else { None };
+    let repair = if is_status_alone { memory.repairs.rest_until(causes) } else { None };
     rest.max(repair)
 }
 

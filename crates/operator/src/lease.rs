@@ -30,7 +30,7 @@ use kube::api::{Api, PostParams};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, spread};
 
 /// How long a Lease is waited for while the operator ends. Who comes next waits for the lease duration otherwise.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -349,11 +349,10 @@ impl Elector {
         }
     }
 
-    /// Up to a fifth longer, each operator another length: from a hash, so that it can be repeated.
+    /// Up to a fifth longer.
     fn pause(&self) -> Duration {
-        let hash = self.identity.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let period = if self.leads() { self.timing.retry_period } else { self.timing.retry_period / 2 };
-        period + period.mul_f64(f64::from(hash % 100) / 500.0)
+        period + spread(&self.identity, period / 5)
     }
 
     /// In microseconds, which is what a Lease holds.

@@ -36,6 +36,8 @@ use kube::{Client, Config};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::clock::spread;
+
 /// How often it is asked whether it is there.
 const PERIOD: Duration = Duration::from_secs(2);
 /// A request that waits for so long makes it be asked at once.
@@ -86,11 +88,10 @@ enum Silence {
 
 impl Link {
     pub fn new(config: Config, identity: &str) -> Link {
-        let hash = identity.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let state = State { is_away: false, since: Instant::now(), given_up: 0 };
         Link {
             config: Arc::new(config),
-            spread: RETRY.mul_f64(f64::from(hash % 100) / 400.0),
+            spread: spread(identity, RETRY / 4),
             state: watch::Sender::new(state),
             suspicion: Arc::default(),
         }

@@ -10,6 +10,7 @@ use batchjob_decide::observed::{Job, Observed, Obstacle};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::clock::spread;
 use crate::error::{Class, Error, Refusal};
 use crate::outage::LONGEST_PAUSE;
 
@@ -103,7 +104,7 @@ impl Memory {
         }
     }
 
-    /// A pass failed. So many jobs of the namespace are refused their pods, this one among them.
+    /// A pass failed. If it was refused its pods: so many jobs of the namespace are, this one among them.
     pub fn learn(&mut self, error: &Error, job: &Job, n_refused: usize, now: Timestamp) -> NextTry {
         self.n_failures += 1;
         match error {
@@ -242,11 +243,9 @@ fn doubling([first, max]: [Duration; 2], n: u32) -> Duration {
     (first * 2u32.pow(n.saturating_sub(1).min(16))).min(max)
 }
 
-/// Up to a quarter of a second, so that jobs that failed together do not come back together; from a hash, so that it
-/// can be repeated.
+/// Jobs that failed together do not come back together.
 fn jitter(job: &Job, n: u32) -> Duration {
-    let hash = |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte));
-    Duration::from_millis(job.uid.bytes().fold(u64::from(n), hash) % 250)
+    spread(&format!("{n} {}", job.uid), Duration::from_millis(250))
 }
 
 #[cfg(test)]
