@@ -22,16 +22,15 @@ struct Input {
 }
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    let changed = change::json(&data[..size], seed, max_size);
-    data[..changed.len()].copy_from_slice(&changed);
-    changed.len()
+    change::in_place(data, size, max_size, seed)
 });
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     let Ok(Input { spec, status, ledger }) = serde_json::from_slice(data) else { return Corpus::Reject };
     let Ok(status) = JobStatus::deserialize(&status) else { return Corpus::Reject };
     // A year before 0 can be read in a form in which the API server writes none, and is written in one that cannot be read.
-    let is_of_the_api_server = serde_json::to_value(&status).is_ok_and(|status| JobStatus::deserialize(&status).is_ok());
+    let is_of_the_api_server =
+        serde_json::to_value(&status).is_ok_and(|status| JobStatus::deserialize(&status).is_ok());
     if !is_of_the_api_server {
         return Corpus::Reject;
     }
@@ -46,7 +45,14 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         has_lost_its_ledger: found.is_lost,
         ..Job::default()
     };
-    let kept = managed::keep(&job, found.status);
+    let mut status = found.status;
+    // A decision says all of them.
+    for count in
+        [&mut status.active, &mut status.ready, &mut status.terminating, &mut status.succeeded, &mut status.failed]
+    {
+        count.get_or_insert_default();
+    }
+    let kept = managed::keep(&job, status);
     assert_eq!(managed::keep(&job, kept.clone()), kept, "kept once is kept");
     let (written, ledger) = managed::write(&job, &kept);
     // As the API server gives it back.

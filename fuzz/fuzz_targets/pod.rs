@@ -3,7 +3,6 @@
 
 use batchjob_crd::BatchJobStatus;
 use batchjob_decide::plan::AttemptId;
-use batchjob_fuzz::world::merge;
 use batchjob_fuzz::{change, door, pod, settle, small_spec, start, world::World};
 use batchjob_operator::observe::wire::{PodRecord, WirePod};
 use jiff::SignedDuration;
@@ -30,9 +29,7 @@ struct Input {
 }
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    let changed = change::json(&data[..size], seed, max_size);
-    data[..changed.len()].copy_from_slice(&changed);
-    changed.len()
+    change::in_place(data, size, max_size, seed)
 });
 
 fuzz_target!(|data: &[u8]| -> Corpus {
@@ -64,7 +61,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     settle(&mut world);
     for (uid, changes) in uids.iter().zip(&later) {
         let Some(mut pod) = world.pods.get(uid).cloned().filter(|_| changes.is_object()) else { continue };
-        merge(&mut pod, changes);
+        json_patch::merge(&mut pod, changes);
         if pod["metadata"]["uid"] != **uid || world.put(pod).is_err() {
             return Corpus::Reject;
         }

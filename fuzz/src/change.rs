@@ -1,5 +1,6 @@
 //! Changes JSON so that it stays JSON: bytes that are changed at random are hardly ever an object.
 
+use fastrand::Rng;
 use serde_json::{Map, Value};
 
 /// Values that are odd somewhere.
@@ -151,34 +152,19 @@ const FIELDS: &[&str] = &[
 const NUMBERS: &[i64] =
     &[0, 1, -1, 2, 3, 7, 30, 137, 600, i32::MAX as i64, i32::MIN as i64, u32::MAX as i64, i64::MAX, i64::MIN];
 
-/// A generator of which the whole state is one number: the same seed makes the same change.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u32) -> Dice {
-        Dice(u64::from(seed) | 1 << 40)
-    }
-
-    /// Below `n`, which is not 0 (xorshift64*).
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n.max(1)
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
+/// The mutator of a target (`fuzz_mutator!`): changes what is in the first `size` bytes, and answers with the new size.
+pub fn in_place(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    let changed = json(&data[..size], seed, max_size);
+    data[..changed.len()].copy_from_slice(&changed);
+    changed.len()
 }
 
 /// Changes one to three places. What is no JSON becomes an object.
 pub fn json(bytes: &[u8], seed: u32, max_size: usize) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
+    let mut dice = Rng::with_seed(seed.into());
     let mut whole = serde_json::from_slice(bytes).unwrap_or_else(|_| Value::Object(Map::new()));
-    for _ in 0..=dice.below(3) {
-        let n_places = n_places(&whole);
-        let place = dice.below(n_places);
+    for _ in 0..=dice.usize(..3) {
+        let place = dice.usize(..n_places(&whole));
         change_at(&mut whole, &mut { place }, &mut dice);
     }
     let changed = serde_json::to_vec(&whole).unwrap_or_default();
@@ -194,7 +180,7 @@ fn n_places(value: &Value) -> usize {
 }
 
 /// Changes the place that is `n` places further on.
-fn change_at(value: &mut Value, n: &mut usize, dice: &mut Dice) -> bool {
+fn change_at(value: &mut Value, n: &mut usize, dice: &mut Rng) -> bool {
     if *n == 0 {
         change(value, dice);
         return true;
@@ -207,47 +193,44 @@ fn change_at(value: &mut Value, n: &mut usize, dice: &mut Dice) -> bool {
     }
 }
 
-fn change(value: &mut Value, dice: &mut Dice) {
+fn change(value: &mut Value, dice: &mut Rng) {
     match value {
-        Value::Object(fields) => match dice.below(4) {
+        Value::Object(fields) => match dice.usize(..4) {
             0 | 1 => {
-                let new = leaf(dice);
-                fields.insert((*dice.one_of(FIELDS)).to_owned(), new);
+                let field = one_of(FIELDS, dice);
+                fields.insert(field.to_owned(), leaf(dice));
             }
             2 => {
-                let keys: Vec<String> = fields.keys().cloned().collect();
-                if !keys.is_empty() {
-                    fields.remove(dice.one_of(&keys));
+                if let Some(key) = dice.choice(fields.keys()).cloned() {
+                    fields.remove(&key);
                 }
             }
             _ => {
-                let keys: Vec<String> = fields.keys().cloned().collect();
-                if let (Some(from), false) = (keys.get(dice.below(keys.len())), keys.is_empty()) {
-                    let moved = fields.get(from).cloned().unwrap_or_default();
-                    fields.insert((*dice.one_of(FIELDS)).to_owned(), moved);
+                if let Some(copied) = dice.choice(fields.values()).cloned() {
+                    fields.insert(one_of(FIELDS, dice).to_owned(), copied);
                 }
             }
         },
-        Value::Array(list) => match dice.below(4) {
-            0 if !list.is_empty() => drop(list.remove(dice.below(list.len()))),
+        Value::Array(list) => match dice.usize(..4) {
+            0 if !list.is_empty() => drop(list.remove(dice.usize(..list.len()))),
             1 | 2 if !list.is_empty() => {
-                let twice = dice.one_of(list).clone();
-                list.insert(dice.below(list.len()), twice);
+                let twice = list[dice.usize(..list.len())].clone();
+                list.insert(dice.usize(..list.len()), twice);
             }
             _ => list.push(leaf(dice)),
         },
-        Value::String(text) => match dice.below(4) {
-            0 if !text.is_empty() => drop(text.remove(text.floor_char_boundary(dice.below(text.len())))),
+        Value::String(text) => match dice.usize(..4) {
+            0 if !text.is_empty() => drop(text.remove(text.floor_char_boundary(dice.usize(..text.len())))),
             1 => {
-                let at = text.floor_char_boundary(dice.below(text.len() + 1));
-                let one = *dice.one_of(&["0", "9", "-", ",", ":", "/", "@", "+", "1", "x"]);
+                let at = text.floor_char_boundary(dice.usize(..text.len() + 1));
+                let one = one_of(&["0", "9", "-", ",", ":", "/", "@", "+", "1", "x"], dice);
                 text.insert_str(at, one);
             }
             _ => *value = leaf(dice),
         },
         Value::Number(number) => {
             let near = number.as_i64().unwrap_or_default();
-            *value = match dice.below(4) {
+            *value = match dice.usize(..4) {
                 0 => near.saturating_add(1).into(),
                 1 => near.saturating_sub(1).into(),
                 _ => leaf(dice),
@@ -258,13 +241,17 @@ fn change(value: &mut Value, dice: &mut Dice) {
     }
 }
 
-fn leaf(dice: &mut Dice) -> Value {
-    match dice.below(10) {
+fn leaf(dice: &mut Rng) -> Value {
+    match dice.usize(..10) {
         0 => Value::Null,
-        1 => dice.below(2).eq(&0).into(),
+        1 => dice.bool().into(),
         2 => Value::Object(Map::new()),
         3 => Value::Array(Vec::new()),
-        4..=6 => (*dice.one_of(NUMBERS)).into(),
-        _ => (*dice.one_of(TEXTS)).into(),
+        4..=6 => NUMBERS[dice.usize(..NUMBERS.len())].into(),
+        _ => one_of(TEXTS, dice).into(),
     }
+}
+
+fn one_of(texts: &[&'static str], dice: &mut Rng) -> &'static str {
+    texts[dice.usize(..texts.len())]
 }

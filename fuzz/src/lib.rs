@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use batchjob_decide::observed::Door;
 use batchjob_decide::plan::AttemptId;
-use world::{World, merge};
+use world::World;
 
 /// The time at which every world begins: fixed, so that an input always does the same.
 pub fn start() -> Timestamp {
@@ -29,7 +29,7 @@ pub fn small_spec(door: Door, changes: &Value) -> Value {
         "template": { "spec": { "restartPolicy": "Never", "containers": [{ "name": "main", "image": "none" }] } },
     });
     if changes.is_object() {
-        merge(&mut spec, changes);
+        json_patch::merge(&mut spec, changes);
     }
     if door == Door::ManagedJob {
         spec["managedBy"] = batchjob_crd::keys::MANAGED_BY.into();
@@ -56,7 +56,7 @@ pub fn pod(world: &World, id: AttemptId, changes: &Value) -> Option<Value> {
         "containerStatuses": [{ "name": "main", "restartCount": 0, "state": { "running": {} }, "lastState": {} }],
     });
     if changes.is_object() {
-        merge(&mut pod, changes);
+        json_patch::merge(&mut pod, changes);
     }
     Some(pod)
 }
