@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 
 use crate::both::{Both, Door, both_doors};
 use crate::kubelet::{End, name, phase};
-use crate::stage::{attempt_of, expect, is_finished, is_held, kubernetes, metric, repository, status, template};
+use crate::stage::{
+    attempt_of, expect, is_finished, is_held, kubernetes, merged, metric, repository, status, template,
+};
 
 /// A row of the table; what else it says is for the test beside it.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,9 +76,8 @@ async fn every_odd_status_has_the_verdict_of_the_table(stage: &Both) -> Result<(
     let cases = cases()?;
     let job = |n: usize| format!("odd-{n}");
     try_join_all(cases.iter().enumerate().map(async |(n, case)| {
-        let mut spec = json!({ "completionMode": "Indexed", "completions": 1, "template": template(json!({})) });
-        json_patch::merge(&mut spec, &case.spec);
-        stage.create(&job(n), spec).await.with_context(|| case.name.clone())
+        let spec = json!({ "completionMode": "Indexed", "completions": 1, "template": template(json!({})) });
+        stage.create(&job(n), merged(spec, &case.spec)).await.with_context(|| case.name.clone())
     }))
     .await?;
     let played = try_join_all(cases.iter().enumerate().map(async |(n, case)| {
@@ -258,6 +259,33 @@ async fn a_namespace_goes_although_a_job_in_it_cannot_be_read() -> Result<()> {
     has_not_panicked(&mut operator).await
 }
 
+/// Nor are its pods counted then: each write of the status is refused for something else that is in the job.
+#[tokio::test]
+async fn a_namespace_goes_although_a_job_in_it_cannot_be_written() -> Result<()> {
+    try_join_all([Door::BatchJob, Door::ManagedJob].map(goes_although_a_job_cannot_be_written)).await?;
+    Ok(())
+}
+
+async fn goes_although_a_job_cannot_be_written(door: Door) -> Result<()> {
+    let stage = &Both::new("unwritten", door).await?;
+    let mut operator = stage.operator().await?;
+    stage.create("etl", json!({ "completionMode": "Indexed", "completions": 2, "parallelism": 2 })).await?;
+    for index in [0, 1] {
+        stage.stage.running_pod("etl", index, 1).await?;
+    }
+    stage.until("etl", "both run", |job| job.active == 2).await;
+    match stage.door {
+        Door::BatchJob => break_job(stage, "etl", ".spec.template.spec", &Damage::Drop).await?,
+        Door::ManagedJob => {
+            stage.change("etl", json!({ "metadata": { "labels": { "team": "a" } } })).await?;
+            break_job(stage, "etl", ".metadata.labels.value", &Damage::Text("-".to_owned())).await?;
+        }
+    }
+    let _kubelet = stage.stage.kubelet.plays(|_| End::Never);
+    namespace_goes(stage).await?;
+    has_not_panicked(&mut operator).await
+}
+
 /// Two of them: what is told of the one is not what is told of the other.
 #[tokio::test]
 async fn jobs_that_lose_their_uid_are_told_of_and_a_namespace_goes_with_them() -> Result<()> {
@@ -278,12 +306,16 @@ async fn jobs_that_lose_their_uid_are_told_of_and_a_namespace_goes_with_them() -
     has_not_panicked(&mut operator).await
 }
 
-/// Breaks one place of a BatchJob, in etcd.
+/// Breaks one place of a job, in etcd.
 async fn break_job(stage: &Both, job: &str, place: &str, damage: &Damage) -> Result<()> {
     let etcd = Etcd::of(kubernetes().await?)?;
+    let kind = match stage.door {
+        Door::BatchJob => Kind::BatchJob,
+        Door::ManagedJob => Kind::Job,
+    };
     loop {
-        let entry = etcd.get(&Kind::BatchJob.key(&stage.stage.namespace.name, job)).await?;
-        let mut job = Stored::read(Kind::BatchJob, &entry.value)?;
+        let entry = etcd.get(&kind.key(&stage.stage.namespace.name, job)).await?;
+        let mut job = Stored::read(kind, &entry.value)?;
         let place = job.places().into_iter().find(|it| it.name == place).context("the place")?;
         job.break_at(&place, damage)?;
         // The operator may have been faster.

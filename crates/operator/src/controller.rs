@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::act::{Actor, Outcome};
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{Class, Error};
 use crate::events::Recorder;
 use crate::memory::{Causes, Memory, NextTry};
 use crate::metrics::{Metrics, PassResult};
@@ -35,6 +35,9 @@ const TOLD: usize = 2;
 
 /// How long a job that we cannot bear is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
+
+/// A job whose writes were refused so often before can most likely not be written at all.
+const REFUSED_FOR_GOOD: u32 = 4;
 
 /// A job that waits for a time is looked at at least so often: the clock may have been wrong when it began to wait, and have
 /// been set right since.
@@ -96,8 +99,8 @@ impl Controller {
                             continue;
                         }
                     }
-                    self.carry_out(&record, &observed, plan, causes, memory).await;
-                    if observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
+                    let is_refused = self.carry_out(&record, &observed, plan, causes, memory).await;
+                    if is_refused || observed.job.status.reason.as_deref() == Some(reason::INVALID_SPEC) {
                         self.let_go_with_all(&record).await;
                     }
                 }
@@ -111,7 +114,8 @@ impl Controller {
         }
     }
 
-    /// `causes` of the status, if the plan writes one.
+    /// `causes` of the status, if the plan writes one. Answers whether the API server refuses again
+    /// and again what is written.
     async fn carry_out(
         &self,
         record: &JobRecord,
@@ -119,7 +123,7 @@ impl Controller {
         plan: Plan,
         causes: Option<Causes>,
         mut memory: Memory,
-    ) {
+    ) -> bool {
         let started = Instant::now();
         let fight = match causes.as_ref().is_some_and(|causes| memory.repairs.is_news(causes)) {
             // Before we write: what the other one has written is ours afterwards.
@@ -134,7 +138,11 @@ impl Controller {
                 self.recorder.warn(record, "StatusReverted", reverted(&others));
             }
         }
+        // What is invalid looks like a conflict at first: the object may have been made anew.
+        let is_no = matches!(outcome.error, Some(Error::Write { class: Class::Failing | Class::Stale, .. }));
+        let is_refused = is_no && memory.n_failures >= REFUSED_FOR_GOOD;
         self.follow_up(record, observed, plan, outcome, memory);
+        is_refused
     }
 
     /// Nothing is done about it, but what is deleted must not stay because of us.
@@ -146,9 +154,9 @@ impl Controller {
         self.let_go_with_all(record).await;
     }
 
-    /// Lets go the pods of a job that cannot count them, when the job is deleted, or all of its namespace: that deletes pods
-    /// first, and no job before they are gone (KEP-5080). A pod that somebody deletes for itself waits for the job to be
-    /// repaired: its result is not lost.
+    /// Lets go the pods of a job that cannot count them, because it cannot be read, or not be written: when it is deleted, or
+    /// all of its namespace. That deletes pods first, and no job before they are gone (KEP-5080). A pod that somebody deletes
+    /// for itself waits for the job to be repaired: its result is not lost.
     async fn let_go_with_all(&self, record: &JobRecord) {
         // Without a uid none is known to be its own.
         if record.uid.is_empty() {

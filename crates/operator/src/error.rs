@@ -34,7 +34,7 @@ pub enum Error {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    #[error(transparent)]
+    #[error("{}", said(.0))]
     Client(#[from] kube::Error),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
@@ -113,6 +113,14 @@ impl Error {
             Error::Refused { refusal: Refusal::Refused(_), .. } | Error::NameTaken { .. } => "refused",
             Error::Refused { refusal: Refusal::Rejected, .. } => "rejected",
         }
+    }
+}
+
+/// kube says all of a status twice.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        error => error.to_string(),
     }
 }
 
