@@ -37,8 +37,12 @@ impl Plan {
         self.actions.is_empty()
     }
 
-    pub fn writes_status(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::WriteStatus(_)))
+    /// The status that it writes, if it writes one.
+    pub fn status(&self) -> Option<&BatchJobStatus> {
+        self.actions.iter().find_map(|action| match action {
+            Action::WriteStatus(status) => Some(&**status),
+            _ => None,
+        })
     }
 
     pub(crate) fn wake(&mut self, at: Option<Timestamp>) {

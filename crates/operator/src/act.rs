@@ -12,6 +12,7 @@ mod status;
 use std::sync::Arc;
 
 use batchjob_decide::observed::Job;
+use batchjob_decide::plan::AttemptId;
 use batchjob_decide::{Action, Plan};
 use futures::future::join_all;
 use tokio::sync::Semaphore;
@@ -38,6 +39,8 @@ pub struct Actor {
 pub struct Outcome {
     /// How many pods were created, even if the plan failed later on.
     pub n_created: usize,
+    /// Attempts that were to be created, and may have been.
+    pub unanswered: Vec<AttemptId>,
     pub n_released: usize,
     /// The ledger is written, so what the plan counts is counted, even if the plan failed later on.
     pub is_counted: bool,
@@ -74,9 +77,7 @@ impl Actor {
                         _ => None,
                     });
                     self.confirm(&record).await?;
-                    let (n_created, result) = self.create_pods(job, &starts.collect::<Vec<_>>()).await;
-                    outcome.n_created += n_created;
-                    result?;
+                    self.create_pods(job, &starts.collect::<Vec<_>>(), outcome).await?;
                 }
                 // Nothing depends on it: what has ended meanwhile is counted all the same.
                 Action::AdoptPod(_) => adopted = self.adopt_pods(&record, job, pods).await,

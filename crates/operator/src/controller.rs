@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchjob_crd::reason;
+use batchjob_decide::job::ledger::Ledger;
+use batchjob_decide::job::name::PodNames;
+use batchjob_decide::job::status::is_decided;
 use batchjob_decide::observed::{Job, Pod};
-use batchjob_decide::plan::PodRef;
+use batchjob_decide::plan::{AttemptId, PodRef};
 use batchjob_decide::{Observed, Plan, decide};
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -86,7 +89,7 @@ impl Controller {
                     let memory = self.memory_of(&record);
                     observed.obstacle = memory.obstacle(observed.now);
                     let plan = decide(&observed);
-                    let causes = plan.writes_status().then(|| Causes::of(&observed));
+                    let causes = plan.status().map(|_| Causes::of(&observed));
                     let until = causes.as_ref().and_then(|causes| rests_until(&memory, causes, &plan));
                     if let Some(until) = until.filter(|&until| Instant::now() < until) {
                         self.queue.add_at(key, until);
@@ -130,7 +133,7 @@ impl Controller {
             true => Some(self.actor.writer.other_status_writers(&record.key).await.unwrap_or_default()),
             false => None,
         };
-        let outcome = self.actor.act(record.clone(), &observed.job, &plan, memory.n_failures).await;
+        let outcome = self.act(record, observed, &plan, &mut memory).await;
         self.metrics.passed(&observed.job, &plan, &outcome, started.elapsed());
         if let Some(causes) = causes.filter(|_| outcome.is_counted) {
             memory.repairs.wrote(causes);
@@ -143,6 +146,29 @@ impl Controller {
         let is_refused = is_no && memory.n_failures >= REFUSED_FOR_GOOD;
         self.follow_up(record, observed, plan, outcome, memory);
         is_refused
+    }
+
+    /// Before it is said how a job ends, all of its pods must be known: what is found only then is counted no more.
+    async fn act(&self, record: &JobRecord, observed: &Observed, plan: &Plan, memory: &mut Memory) -> Outcome {
+        let job = &observed.job;
+        if plan.status().is_some_and(is_decided) {
+            let unanswered = std::mem::take(&mut memory.unanswered);
+            let unknown: Vec<AttemptId> = unanswered.iter().filter(|id| !is_known(observed, **id)).copied().collect();
+            let error = match self.actor.look_for(job, &unknown).await {
+                Ok(0) => None,
+                Ok(n_found) => Some(Error::changed(format!("end {}, which has {n_found} pods more", record.key))),
+                Err(error) => {
+                    memory.unanswered = unanswered;
+                    Some(error)
+                }
+            };
+            if error.is_some() {
+                return Outcome { error, ..Outcome::default() };
+            }
+        }
+        let outcome = self.actor.act(record.clone(), job, plan, memory.n_failures).await;
+        memory.unanswered.extend(&outcome.unanswered);
+        outcome
     }
 
     /// Nothing is done about it, but what is deleted must not stay because of us.
@@ -269,6 +295,13 @@ impl Controller {
         // Nothing that holds the lock can panic half-way through a change.
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there is a pod of that attempt, or what it came to is counted.
+fn is_known(observed: &Observed, id: AttemptId) -> bool {
+    let name = PodNames::of(&observed.job).write(id);
+    let mut pods = observed.pods.iter().chain(&observed.orphans);
+    pods.any(|pod| *pod.name == *name) || Ledger::read(&observed.job.status).is_passed(id.index, id.attempt)
 }
 
 /// When that plan, which writes a status for these causes, may be carried out. None: now.

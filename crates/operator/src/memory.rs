@@ -2,11 +2,13 @@
 //!
 //! It is lost with the operator, which costs one more try. Nothing that counts is here.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchjob_decide::observed::{Job, Observed, Obstacle};
+use batchjob_decide::plan::AttemptId;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -32,6 +34,8 @@ pub struct Memory {
     /// How many pods are active and ready was just written; the next change of that alone may wait until then.
     pub status_rests_until: Option<Instant>,
     pub repairs: Repairs,
+    /// Attempts whose creates were not answered: there may be pods of them of which no event has told yet.
+    pub unanswered: BTreeSet<AttemptId>,
 }
 
 /// When the job is looked at again.
@@ -63,6 +67,7 @@ impl Memory {
             told_at: None,
             status_rests_until: None,
             repairs: Repairs::default(),
+            unanswered: BTreeSet::new(),
         }
     }
 

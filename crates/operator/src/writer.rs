@@ -96,6 +96,15 @@ impl Writer {
         Ok(self.read(self.pods(namespace).get(name)).await?.into())
     }
 
+    /// None: there is none of that name.
+    pub async fn pod_if_any(&self, namespace: &str, name: String) -> Result<Option<PodRecord>> {
+        match self.pod(namespace, &name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the namespace is being deleted: the API server refuses every new object in it, also one that is not meant. We have
     /// no right to read namespaces. False if nobody says so.
     pub async fn is_terminating(&self, namespace: &str) -> bool {

@@ -18,9 +18,8 @@ pub struct Promises {
     /// how many pods are active and ready, and how much is written is not judged; and one may pass an attempt because it
     /// sees more pods than are wanted.
     pub rivals: bool,
-    /// There may be pods that the operator does not see when it ends a job: a rival has made them, or a create whose answer
-    /// was lost and whose event is late, or a list was older than what was written before it. What such a pod comes to is
-    /// then not counted.
+    /// There may be pods that the operator does not see when it ends a job: a rival has made them, or a create that took effect
+    /// only then, or a list was older than what was written before it. What such a pod comes to is then not counted.
     pub unseen_pods: bool,
     /// So many statuses more may be written about a job, where it is refused, unanswered and refused again.
     pub spare_statuses: usize,

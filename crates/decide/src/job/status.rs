@@ -39,6 +39,12 @@ pub fn finished_at(status: &BatchJobStatus) -> Option<Timestamp> {
     Some(end.last_transition_time.0)
 }
 
+/// Whether it says how the job ends, even if it has not come to that yet.
+pub fn is_decided(status: &BatchJobStatus) -> bool {
+    let ends = [condition::SUCCESS_CRITERIA_MET, condition::FAILURE_TARGET, condition::COMPLETE, condition::FAILED];
+    ends.into_iter().any(|end| find_true(status, end).is_some())
+}
+
 /// The condition of that type, if it is true.
 pub(super) fn find_true<'a>(status: &'a BatchJobStatus, type_: &str) -> Option<&'a Condition> {
     status.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")

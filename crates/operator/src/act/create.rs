@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Actor, at_once};
+use super::{Actor, Outcome, at_once};
 use crate::error::{Error, WriteError};
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
@@ -13,22 +13,44 @@ use batchjob_decide::observed::Job;
 use batchjob_decide::plan::{AttemptId, Start};
 
 impl Actor {
-    /// Answers with how many were created, whatever came after.
-    pub(super) async fn create_pods(&self, job: &Arc<Job>, starts: &[Start]) -> (usize, Result<(), Error>) {
-        let mut n_created = 0;
+    /// How many were created, and of which nobody knows, is in the outcome, whatever came after.
+    pub(super) async fn create_pods(
+        &self,
+        job: &Arc<Job>,
+        starts: &[Start],
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
         let mut rest = starts;
         let mut batch_size = 1;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_size.min(rest.len()));
             let results = at_once(batch.iter().map(|&start| self.create_pod(job, start))).await;
-            n_created += results.iter().filter(|result| result.is_ok()).count();
-            if let Some(error) = results.into_iter().find_map(Result::err) {
-                return (n_created, Err(error));
-            }
+            outcome.n_created += results.iter().filter(|result| result.is_ok()).count();
+            let is_unanswered = |result: &Result<(), Error>| matches!(result, Err(Error::Unanswered { .. }));
+            let unanswered = batch.iter().zip(&results).filter(|(_, result)| is_unanswered(result));
+            outcome.unanswered.extend(unanswered.map(|(start, _)| start.id));
+            results.into_iter().collect::<Result<(), Error>>()?;
             rest = later;
             batch_size *= 2;
         }
-        (n_created, Ok(()))
+        Ok(())
+    }
+
+    /// Looks for the pods of creates that were not answered: some may be there, and no event has told of them yet. Answers
+    /// with how many were found.
+    pub async fn look_for(&self, job: &Job, ids: &[AttemptId]) -> Result<usize, Error> {
+        let names = PodNames::of(job);
+        let results = at_once(ids.iter().map(|&id| self.writer.pod_if_any(&job.namespace, names.write(id)))).await;
+        let what = || format!("look for the pods of {}/{} whose creates were not answered", job.namespace, job.name);
+        let mut n_found = 0;
+        for result in results {
+            let found = result.map_err(|error| Error::write(what(), error))?;
+            if let Some(record) = found.filter(|record| record.place().uid() == job.uid) {
+                self.pods.created(record);
+                n_found += 1;
+            }
+        }
+        Ok(n_found)
     }
 
     async fn create_pod(&self, job: &Job, start: Start) -> Result<(), Error> {
