@@ -101,9 +101,10 @@ differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes'
 
 LIVES ?= 10000000
 
-# Then: target/sim/sim --seed N tells what happened in a case, --shrink FILE makes it small, --case FILE plays it.
-sim: ## LIVES lives of jobs in virtual time, with everything going wrong, and every pair of faults of six (2 hours)
-	$(SIM) --lives $(LIVES) --pairs all --report docs/reliability --commit $$(git rev-parse --short=12 HEAD) --date $$(date +%F)
+# Then: target/sim/sim --seed N tells what happened in a case, --shrink FILE makes it small, --case FILE plays it. MORE=1 goes
+# on where the last run ended.
+sim: ## LIVES lives of jobs in virtual time, with everything going wrong, and every pair of faults of six (4 hours)
+	$(SIM) --lives $(LIVES) $(if $(MORE),--go-on,--pairs all) --report docs/reliability --commit $$(git rev-parse --short=12 HEAD) --date $$(date +%F)
 
 mutations: ## Deliberate bugs, and which tests see them (30 minutes)
 	cargo run --quiet --locked --package batchjob-tests --bin mutations -- --report docs/reliability

@@ -52,6 +52,9 @@ struct Args {
     /// Where the result is written
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Go on after the cases of the result that is there, and add to it
+    #[arg(long, requires = "report", conflicts_with_all = ["from", "pick"])]
+    go_on: bool,
     /// Of the code that is played, for the result
     #[arg(long, default_value = "")]
     commit: String,
@@ -59,6 +62,17 @@ struct Args {
     #[arg(long, default_value = "")]
     date: String,
 }
+
+impl Args {
+    fn first_case(&self) -> u64 {
+        // Far from those of other commits.
+        let picked = self.pick.as_ref().and_then(|commit| u64::from_str_radix(commit.get(..8)?, 16).ok());
+        picked.map_or(self.from, |picked| picked << 24)
+    }
+}
+
+/// Of the result.
+const NAME: &str = "simulation";
 
 #[derive(Default)]
 struct Sums {
@@ -96,23 +110,28 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return tell(&serde_json::from_slice(&std::fs::read(path)?)?, &operator);
     }
     let began = Instant::now();
+    let before = match args.report.as_ref().filter(|_| args.go_on) {
+        Some(folder) => Report::read(&folder.join(format!("{NAME}.json")))?,
+        None => Report::default(),
+    };
+    let first = before.counts.get("cases").copied().unwrap_or(args.first_case());
     let mut report = Report {
-        name: "simulation".to_owned(),
+        name: NAME.to_owned(),
         promise: "A job keeps every law, and comes to rest as its spec says, whatever goes wrong and in whatever order"
             .to_owned(),
         how: "the operator, all but its process, over an API server in memory, in virtual time".to_owned(),
         command: "make sim".to_owned(),
         commit: args.commit.clone(),
         date: args.date.clone(),
-        ..Report::default()
+        ..before
     };
     if args.lives > 0 {
-        play_lives(args, &operator, &mut report);
+        play_lives(args, first, &operator, &mut report);
     }
     if let Some(name) = &args.pairs {
         play_pairs(name, args, &operator, &mut report)?;
     }
-    report.seconds = began.elapsed().as_secs();
+    report.seconds += began.elapsed().as_secs();
     if let Some(folder) = &args.report {
         report.write(folder)?;
     }
@@ -121,11 +140,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Random cases, until there were lives enough.
-fn play_lives(args: &Args, operator: &OperatorArgs, report: &mut Report) {
-    let sums = Sums::default();
-    // Far from those of other commits.
-    let picked = args.pick.as_ref().and_then(|commit| u64::from_str_radix(commit.get(..8)?, 16).ok());
-    sums.next.store(picked.map_or(args.from, |picked| picked << 24), Ordering::Relaxed);
+fn play_lives(args: &Args, first: u64, operator: &OperatorArgs, report: &mut Report) {
+    let sums = Sums { next: AtomicU64::new(first), ..Sums::default() };
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..args.threads {
@@ -158,12 +174,15 @@ fn play_lives(args: &Args, operator: &OperatorArgs, report: &mut Report) {
         ("requests", &sums.requests),
         ("faults", &sums.faults),
         ("deaths of operators", &sums.deaths),
+        ("lives", &sums.lives),
     ] {
-        report.counts.insert(what.to_owned(), load(sum));
+        *report.counts.entry(what.to_owned()).or_default() += load(sum);
     }
-    report.counts.insert("lives".to_owned(), lives);
     report.violations += failures.len() as u64;
-    report.details.push(format!("{speed:.0} lives a second on two cores; {hours} hours of the jobs' own time."));
+    report.details.push(format!(
+        "Cases from {first} on, at {}: {lives} lives, {speed:.0} a second on two cores; {hours} hours of the jobs' own time.",
+        args.commit
+    ));
 }
 
 fn work(args: &Args, operator: &OperatorArgs, sums: &Sums) {
