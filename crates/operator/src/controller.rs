@@ -3,7 +3,7 @@
 //! A pass takes no reason and no hint about what has changed: it looks at everything about one job, decides, acts, and
 //! says when to look again. As many passes run at a time as there are workers, never two on one job.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -117,8 +117,7 @@ impl Controller {
         }
     }
 
-    /// `causes` of the status, if the plan writes one. Answers whether the API server refuses again
-    /// and again what is written.
+    /// `causes` of the status, if the plan writes one. Answers whether the API server refuses again and again what is written.
     async fn carry_out(
         &self,
         record: &JobRecord,
@@ -148,13 +147,12 @@ impl Controller {
         is_refused
     }
 
-    /// Before it is said how a job ends, all of its pods must be known: what is found only then is counted no more.
+    /// Before it is said how a job ends, all of its pods must be known: what is found after that is counted no more.
     async fn act(&self, record: &JobRecord, observed: &Observed, plan: &Plan, memory: &mut Memory) -> Outcome {
         let job = &observed.job;
-        if plan.status().is_some_and(is_decided) {
+        if plan.status().is_some_and(is_decided) && !memory.unanswered.is_empty() {
             let unanswered = std::mem::take(&mut memory.unanswered);
-            let unknown: Vec<AttemptId> = unanswered.iter().filter(|id| !is_known(observed, **id)).copied().collect();
-            let error = match self.actor.look_for(job, &unknown).await {
+            let error = match self.actor.look_for(job, &unknown(observed, &unanswered)).await {
                 Ok(0) => None,
                 Ok(n_found) => Some(Error::changed(format!("end {}, which has {n_found} pods more", record.key))),
                 Err(error) => {
@@ -297,11 +295,13 @@ impl Controller {
     }
 }
 
-/// Whether there is a pod of that attempt, or what it came to is counted.
-fn is_known(observed: &Observed, id: AttemptId) -> bool {
-    let name = PodNames::of(&observed.job).write(id);
-    let mut pods = observed.pods.iter().chain(&observed.orphans);
-    pods.any(|pod| *pod.name == *name) || Ledger::read(&observed.job.status).is_passed(id.index, id.attempt)
+/// Those of them of which no pod is seen, and that are not counted.
+fn unknown(observed: &Observed, ids: &BTreeSet<AttemptId>) -> Vec<AttemptId> {
+    let (names, ledger) = (PodNames::of(&observed.job), Ledger::read(&observed.job.status));
+    let pods = observed.pods.iter().chain(&observed.orphans);
+    let seen: HashSet<AttemptId> = pods.filter_map(|pod| names.read(&pod.name)).collect();
+    let is_unknown = |id: &AttemptId| !seen.contains(id) && !ledger.is_passed(id.index, id.attempt);
+    ids.iter().copied().filter(is_unknown).collect()
 }
 
 /// When that plan, which writes a status for these causes, may be carried out. None: now.
