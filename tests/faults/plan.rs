@@ -228,12 +228,12 @@ fn pairs(n_writes: &[usize]) -> Vec<(usize, usize)> {
     pairs.into_iter().collect()
 }
 
-/// About `n` of the plans, those that the commit chooses: over many commits all of them come about.
+/// `n` of the plans, evenly apart, those that the commit chooses: over many commits all of them come about.
 pub fn pick<T: Clone>(plans: &[T], n: usize, commit: &str) -> Vec<T> {
-    let step = plans.len().div_ceil(n.max(1)).max(1);
+    let (n, n_all) = (n.min(plans.len()), plans.len().max(1));
     let hash = Sha256::digest(commit.as_bytes());
-    let first = hash.iter().take(6).fold(0usize, |sum, &byte| sum << 8 | usize::from(byte)) % step;
-    plans.iter().skip(first).step_by(step).cloned().collect()
+    let first = hash.iter().take(6).fold(0usize, |sum, &byte| sum << 8 | usize::from(byte)) % n_all;
+    (0..n).map(|nth| plans[(nth * n_all + first) / n].clone()).collect()
 }
 
 #[cfg(test)]
@@ -278,13 +278,12 @@ mod tests {
     }
 
     #[test]
-    fn over_all_commits_all_plans_are_picked() {
-        let plans: Vec<usize> = (0..1000).collect();
-        let picked = pick(&plans, 200, "8d9d830");
-        assert_eq!(picked.len(), 200);
-        assert_eq!(picked, pick(&plans, 200, "8d9d830"));
-        let all: BTreeSet<usize> = (0..100).flat_map(|commit| pick(&plans, 200, &commit.to_string())).collect();
-        assert_eq!(all.len(), 1000);
-        assert_eq!(pick(&plans, 2000, "x").len(), 1000);
+    fn every_plan_is_picked_by_some_commit() {
+        let plans: Vec<usize> = (0..17).collect();
+        let picked: Vec<Vec<usize>> = (0..400).map(|commit| pick(&plans, 5, &format!("{commit:x}"))).collect();
+        assert!(picked.iter().all(|some| some.len() == 5 && some.is_sorted()));
+        assert!(plans.iter().all(|plan| picked.iter().any(|some| some.contains(plan))));
+        assert_eq!(pick(&plans, 100, "abc"), plans);
+        assert!(pick(&plans, 0, "abc").is_empty() && pick(&plans[..0], 5, "abc").is_empty());
     }
 }
