@@ -104,7 +104,10 @@ impl Sweep {
             return;
         }
         match self.actor.writer.label_pod(record, attempt).await {
-            Ok(()) => tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by"),
+            Ok(labelled) => {
+                tracing::info!(pod = %pod.name, namespace = %record.namespace, "put back the label we watch by");
+                self.actor.pods.created(labelled);
+            }
             Err(error) => {
                 tracing::warn!(pod = %pod.name, %error, "failed to put back the label we watch by");
                 self.actor.pods.look_after_again(record.clone());

@@ -96,15 +96,6 @@ impl Writer {
         Ok(self.read(self.pods(namespace).get(name)).await?.into())
     }
 
-    /// None: there is none of that name.
-    pub async fn pod_if_any(&self, namespace: &str, name: String) -> Result<Option<PodRecord>> {
-        match self.pod(namespace, &name).await {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Whether the namespace is being deleted: the API server refuses every new object in it, also one that is not meant. We have
     /// no right to read namespaces. False if nobody says so.
     pub async fn is_terminating(&self, namespace: &str) -> bool {
@@ -169,7 +160,7 @@ impl Writer {
     }
 
     /// Puts back the label that we watch by, if the pod is still as it was read: it may have been given up meanwhile.
-    pub async fn label_pod(&self, record: &PodRecord, attempt: &str) -> Result<()> {
+    pub async fn label_pod(&self, record: &PodRecord, attempt: &str) -> Result<PodRecord> {
         let pod = &record.pod;
         let patch = Patch::Merge(serde_json::json!({ "metadata": {
             "uid": &*pod.uid,
@@ -177,8 +168,7 @@ impl Writer {
             "labels": { keys::ATTEMPT: attempt },
         }}));
         let pods = self.pods(&record.namespace);
-        self.write(pods.patch(&pod.name, &PatchParams::default(), &patch)).await?;
-        Ok(())
+        Ok(self.write(pods.patch(&pod.name, &PatchParams::default(), &patch)).await?.into())
     }
 
     /// Writes a status if the job is still the one that it was decided on.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{Actor, Outcome, at_once};
 use crate::error::{Error, WriteError};
+use crate::observe::wire::PodRecord;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
 use batchjob_decide::observed::Job;
@@ -20,6 +21,7 @@ impl Actor {
         starts: &[Start],
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
+        let _creating = self.pods.creating();
         let mut rest = starts;
         let mut batch_size = 1;
         while !rest.is_empty() {
@@ -39,18 +41,22 @@ impl Actor {
     /// Looks for the pods of creates that were not answered: some may be there, and no event has told of them yet. Answers
     /// with how many were found.
     pub async fn look_for(&self, job: &Job, ids: &[AttemptId]) -> Result<usize, Error> {
-        let names = PodNames::of(job);
-        let results = at_once(ids.iter().map(|&id| self.writer.pod_if_any(&job.namespace, names.write(id)))).await;
+        let results = at_once(ids.iter().map(|&id| self.look_for_one(job, id))).await;
+        let found: Result<Vec<bool>, WriteError> = results.into_iter().collect();
         let what = || format!("look for the pods of {}/{} whose creates were not answered", job.namespace, job.name);
-        let mut n_found = 0;
-        for result in results {
-            let found = result.map_err(|error| Error::write(what(), error))?;
-            if let Some(record) = found.filter(|record| record.place().uid() == job.uid) {
-                self.pods.created(record);
-                n_found += 1;
+        Ok(found.map_err(|error| Error::write(what(), error))?.into_iter().filter(|is_found| *is_found).count())
+    }
+
+    async fn look_for_one(&self, job: &Job, id: AttemptId) -> Result<bool, WriteError> {
+        match self.writer.pod(&job.namespace, &PodNames::of(job).write(id)).await {
+            Ok(record) if record.place().uid() == job.uid => {
+                self.know(&record, id).await?;
+                Ok(true)
             }
+            Ok(_) => Ok(false),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(n_found)
     }
 
     async fn create_pod(&self, job: &Job, start: Start) -> Result<(), Error> {
@@ -82,9 +88,13 @@ impl Actor {
         if record.place().uid() != job.uid {
             return Err(Error::NameTaken { pod, id });
         }
-        // Nor need it carry the label that we watch by: somebody may have taken it off while nobody watched.
-        self.writer.label_pod(&record, &id.attempt.to_string()).await.map_err(unanswered)?;
-        self.pods.created(record);
+        self.know(&record, id).await.map_err(unanswered)
+    }
+
+    /// It is known from now on. It need not carry the label that we watch by: somebody may have taken it off while nobody
+    /// watched.
+    async fn know(&self, record: &PodRecord, id: AttemptId) -> Result<(), WriteError> {
+        self.pods.created(self.writer.label_pod(record, &id.attempt.to_string()).await?);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The pods, by the uid of their owner, or of the job that their label names, fed by watch events and by our own writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchjob_decide::observed::{Door, Pod};
@@ -21,6 +21,60 @@ struct Map {
     place_of: BTreeMap<Box<str>, Place>,
     /// Pods that we hold and that are no longer among those we watch, although they are there: somebody took off the label.
     left: BTreeMap<Box<str>, PodRecord>,
+    /// The version of the last list.
+    listed: u64,
+    creations: Creations,
+}
+
+/// Creates that have no answer yet, and what is gone meanwhile: an answer may come after all events about its pod.
+#[derive(Debug, Default)]
+struct Creations {
+    /// By the order in which they began.
+    under_way: BTreeSet<u64>,
+    n_begun: u64,
+    /// As of which version each pod is gone that was told to be, and how many creations had begun by then.
+    gone: HashMap<Box<str>, (u64, u64)>,
+}
+
+/// Creates are under way: from before they are sent until their answers are known to the cache.
+#[derive(Debug)]
+pub struct Creating<'a> {
+    pods: &'a Pods,
+    number: u64,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.pods.lock().creations.end(self.number);
+    }
+}
+
+impl Creations {
+    fn begin(&mut self) -> u64 {
+        self.n_begun += 1;
+        self.under_way.insert(self.n_begun);
+        self.n_begun
+    }
+
+    /// What was gone before all that is under way began is forgotten: none of its answers is about that.
+    fn end(&mut self, number: u64) {
+        let was_first = self.under_way.first() == Some(&number);
+        self.under_way.remove(&number);
+        if was_first {
+            let first = self.under_way.first().copied().unwrap_or(u64::MAX);
+            self.gone.retain(|_, (_, n_begun)| *n_begun >= first);
+        }
+    }
+
+    fn is_gone(&mut self, uid: &str, version: u64) {
+        if !self.under_way.is_empty() {
+            self.gone.insert(uid.into(), (version, self.n_begun));
+        }
+    }
+
+    fn knows_gone(&self, record: &PodRecord) -> bool {
+        self.gone.get(&record.pod.uid).is_some_and(|&(gone, _)| gone >= record.version)
+    }
 }
 
 /// The pods of one owner that a finalizer of ours still holds.
@@ -51,9 +105,21 @@ impl Pods {
         self.lock().place_of.len()
     }
 
-    /// A pod that we have created, or found when we wanted to.
+    /// To be held while pods are created.
+    pub fn creating(&self) -> Creating<'_> {
+        Creating { pods: self, number: self.lock().creations.begin() }
+    }
+
+    /// A pod that we have created, or found when we wanted to. The answer may be late: one that is gone from our sight by now
+    /// is looked after, and not brought back, for no event would ever tell of it again.
     pub fn created(&self, record: PodRecord) {
-        self.lock().apply(record);
+        let mut map = self.lock();
+        let is_not_listed = map.version_of(&record.pod.uid).is_none() && record.version <= map.listed;
+        if is_not_listed || map.creations.knows_gone(&record) {
+            map.look_after(record);
+        } else {
+            map.apply(record);
+        }
     }
 
     /// The answer to another write of ours. It never brings back a pod that is gone.
@@ -212,6 +278,7 @@ impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
                 {
                     let mut map = self.pods.lock();
                     map.remove(&record.pod.uid, record.version);
+                    map.creations.is_gone(&record.pod.uid, record.version);
                     map.look_after(record);
                 }
                 (self.notify)(&place);
@@ -220,6 +287,7 @@ impl<F: Fn(&Place) + Send> Sink for PodSink<F> {
                 let mut concerned: BTreeSet<Place> = objects.iter().map(PodRecord::place).collect();
                 {
                     let mut map = self.pods.lock();
+                    map.listed = version;
                     let listed: HashSet<&str> = objects.iter().map(|record| &*record.pod.uid).collect();
                     let gone: Vec<(Box<str>, Place)> = map
                         .place_of
@@ -312,6 +380,34 @@ mod tests {
         sink.change(Change::Deleted(record("a", "job", 8, false)));
         pods.wrote(record("a", "job", 7, false));
         assert_eq!((pods.of("ns", "job").len(), pods.count()), (0, 0));
+    }
+
+    /// Somebody has taken off the label that we watch by before we were told that the pod is created.
+    #[test]
+    fn a_late_answer_to_a_create_does_not_bring_back_a_pod_that_has_left() {
+        let left = |pods: &Pods| pods.who_left().iter().map(|record| record.pod.uid.to_string()).collect::<Vec<_>>();
+        let pods = Arc::new(Pods::default());
+        let mut sink = sink(&pods);
+        let creating = pods.creating();
+        sink.change(Change::Applied(record("told", "job", 5, true)));
+        sink.change(Change::Deleted(record("told", "job", 8, true)));
+        assert_eq!(left(&pods), ["told"]);
+        pods.created(record("told", "job", 5, true));
+        assert_eq!((pods.count(), left(&pods)), (0, vec!["told".to_owned()]));
+        pods.created(record("told", "job", 9, true));
+        assert_eq!(pods.count(), 1, "its label was put back since");
+        sink.change(Change::Deleted(record("told", "job", 10, true)));
+        let later = pods.creating();
+        drop(creating);
+        assert!(pods.lock().creations.gone.is_empty(), "the later one is about another pod");
+        drop(later);
+
+        sink.change(Change::Replaced { objects: Vec::new(), version: 20 });
+        left(&pods);
+        pods.created(record("not-listed", "job", 17, true));
+        assert_eq!((pods.count(), left(&pods)), (0, vec!["not-listed".to_owned()]));
+        pods.created(record("new", "job", 21, true));
+        assert_eq!(pods.count(), 1);
     }
 
     #[test]
