@@ -2,6 +2,8 @@
 //!
 //! By the JSON gateway that etcd has beside gRPC (`/v3/…`).
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +15,7 @@ use crate::kubernetes::Kubernetes;
 /// A client of the cluster's etcd.
 #[derive(Clone)]
 pub struct Etcd {
-    client: Client,
+    config: Config,
 }
 
 /// What is stored under a key, and its revision.
@@ -26,8 +28,10 @@ pub struct Entry {
 
 impl Etcd {
     pub fn of(kubernetes: &Kubernetes) -> Result<Etcd> {
-        let config = Config::new(kubernetes.etcd().context("this cluster's etcd can be reached")?.parse()?);
-        Ok(Etcd { client: Client::try_from(config)? })
+        let mut config = Config::new(kubernetes.etcd().context("this cluster's etcd can be reached")?.parse()?);
+        config.default_retry = false;
+        config.read_timeout = Some(Duration::from_secs(30));
+        Ok(Etcd { config })
     }
 
     pub async fn get(&self, key: &str) -> Result<Entry> {
@@ -63,6 +67,9 @@ impl Etcd {
     pub async fn ask(&self, path: &str, body: Value) -> Result<Value> {
         let request =
             http::Request::post(path).header("content-type", "application/json").body(serde_json::to_vec(&body)?)?;
-        self.client.request(request).await.with_context(|| format!("ask etcd: {path}"))
+        // On a connection of its own: an etcd that is full answers a put before it has read all of it, and what is sent on the
+        // same connection after that has no answer.
+        let client = Client::try_from(self.config.clone())?;
+        client.request(request).await.with_context(|| format!("ask etcd: {path}"))
     }
 }
