@@ -114,7 +114,7 @@ impl Pods {
     /// is looked after, and not brought back, for no event would ever tell of it again.
     pub fn created(&self, record: PodRecord) {
         let mut map = self.lock();
-        let is_not_listed = map.version_of(&record.pod.uid).is_none() && record.version <= map.listed;
+        let is_not_listed = map.version_of(&record.pod.uid).is_none() && record.version < map.listed;
         if is_not_listed || map.creations.knows_gone(&record) {
             map.look_after(record);
         } else {
