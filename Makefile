@@ -115,7 +115,8 @@ FAULTS = cargo run --quiet --locked --package batchjob-tests --bin faults --
 faults: prerequisites kubernetes operator ## The operator dies, is blind or gets no answer: every write, and 1,000 wrong views (60 minutes)
 	$(FAULTS) $(if $(PLAN),--plan $(PLAN),--views 1000 --report docs/reliability); status=$$?; $(CLUSTER) sweep; exit $$status
 
-# `make test` plays two rounds that have found something. Of others (seed 235349) some end with the API server's connections.
+# `make test` plays two rounds that have found something. Others end with the API server itself (seed 235349): it panics over
+# some objects, see docs/design/bad-data.md.
 CORRUPTION = cargo run --quiet --locked --package batchjob-tests --bin corruption --
 
 # CORRUPTED=7.3 breaks the third object of the seventh round alone.
