@@ -14,7 +14,7 @@
 //! | `identity` | who the operator is: a service account, its token in a file, which is replaced |
 //! | `outage` | which outages there are, how each begins and ends, and what shows that it came about |
 //! | `stage` | the jobs, what becomes of their pods meanwhile, and what is due once it is over |
-//! | `audit` | how much the operator asks of an API server that has just come back |
+//! | `idle` | how long the operator asks nothing of an API server that has just come back |
 //! | `play` | one outage from the first job to the last law |
 
 pub mod gate;

@@ -278,7 +278,18 @@ mod tests {
     }
 
     #[test]
-    fn every_plan_is_picked_by_some_commit() {
+    fn over_all_commits_all_plans_are_picked() {
+        let plans: Vec<usize> = (0..1000).collect();
+        let picked = pick(&plans, 200, "8d9d830");
+        assert_eq!(picked.len(), 200);
+        assert_eq!(picked, pick(&plans, 200, "8d9d830"));
+        let all: BTreeSet<usize> = (0..100).flat_map(|commit| pick(&plans, 200, &commit.to_string())).collect();
+        assert_eq!(all.len(), 1000);
+        assert_eq!(pick(&plans, 2000, "x").len(), 1000);
+    }
+
+    #[test]
+    fn numbers_that_do_not_divide_each_other_leave_no_plan_out() {
         let plans: Vec<usize> = (0..17).collect();
         let picked: Vec<Vec<usize>> = (0..400).map(|commit| pick(&plans, 5, &format!("{commit:x}"))).collect();
         assert!(picked.iter().all(|some| some.len() == 5 && some.is_sorted()));
