@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::{Actor, Outcome, at_once};
 use crate::error::{Error, WriteError};
-use crate::observe::wire::PodRecord;
 use batchjob_decide::job::name::PodNames;
 use batchjob_decide::job::pod;
 use batchjob_decide::observed::Job;
@@ -48,14 +47,9 @@ impl Actor {
     }
 
     async fn look_for_one(&self, job: &Job, id: AttemptId) -> Result<bool, WriteError> {
-        match self.writer.pod(&job.namespace, &PodNames::of(job).write(id)).await {
-            Ok(record) if record.place().uid() == job.uid => {
-                self.know(&record, id).await?;
-                Ok(true)
-            }
-            Ok(_) => Ok(false),
+        match self.learn_of(job, id).await {
             Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
 
@@ -80,21 +74,23 @@ impl Actor {
     }
 
     async fn find_pod(&self, job: &Job, id: AttemptId) -> Result<(), Error> {
-        let name = PodNames::of(job).write(id);
-        let pod = format!("{}/{name}", job.namespace);
-        let unanswered = |source: WriteError| Error::Unanswered { pod: pod.clone(), class: source.class(), source };
-        let record = self.writer.pod(&job.namespace, &name).await.map_err(unanswered)?;
-        // One that has lost its owner is known from now on, and adopted by the next pass.
-        if record.place().uid() != job.uid {
-            return Err(Error::NameTaken { pod, id });
+        let pod = || format!("{}/{}", job.namespace, PodNames::of(job).write(id));
+        match self.learn_of(job, id).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NameTaken { pod: pod(), id }),
+            Err(source) => Err(Error::Unanswered { pod: pod(), class: source.class(), source }),
         }
-        self.know(&record, id).await.map_err(unanswered)
     }
 
-    /// It is known from now on. It need not carry the label that we watch by: somebody may have taken it off while nobody
+    /// Reads the pod of that name, and knows it from now on; false if it is not the job's. One that has lost its owner is
+    /// adopted by the next pass. Nor need it carry the label that we watch by: somebody may have taken it off while nobody
     /// watched.
-    async fn know(&self, record: &PodRecord, id: AttemptId) -> Result<(), WriteError> {
-        self.pods.created(self.writer.label_pod(record, &id.attempt.to_string()).await?);
-        Ok(())
+    async fn learn_of(&self, job: &Job, id: AttemptId) -> Result<bool, WriteError> {
+        let record = self.writer.pod(&job.namespace, &PodNames::of(job).write(id)).await?;
+        let is_its = record.place().uid() == job.uid;
+        if is_its {
+            self.pods.created(self.writer.label_pod(&record, &id.attempt.to_string()).await?);
+        }
+        Ok(is_its)
     }
 }
