@@ -44,8 +44,18 @@ struct Mutation {
 /// Who may see a bug, in the order in which they are asked. All are asked.
 const RINGS: [(&str, &[&str]); 2] = [
     (
-        "unit tests and stories",
-        &["test", "--quiet", "--locked", "--package", "batchjob-decide", "--package", "batchjob-operator"],
+        "unit tests, stories and kept cases",
+        &[
+            "test",
+            "--quiet",
+            "--locked",
+            "--package",
+            "batchjob-decide",
+            "--package",
+            "batchjob-operator",
+            "--package",
+            "batchjob-sim",
+        ],
     ),
     (
         "simulation",

@@ -1,6 +1,5 @@
 //! Who has asked the API server for what: its audit log is the one count that does not depend on what the sender says.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -16,7 +15,6 @@ pub struct Audit {
     path: PathBuf,
     mark: String,
     at: u64,
-    seen: HashSet<String>,
     requests: Vec<Request>,
 }
 
@@ -36,8 +34,7 @@ pub struct Request {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
-    #[serde(rename = "auditID")]
-    id: String,
+    stage: String,
     verb: String,
     #[serde(rename = "requestURI")]
     uri: String,
@@ -65,7 +62,7 @@ impl Audit {
     /// far as `mark` is in its line: `"userAgent":"kubectl/`.
     pub fn of(kubernetes: &Kubernetes, mark: impl Into<String>) -> Audit {
         let mark = mark.into();
-        Audit { path: kubernetes.audit_log(), mark, at: 0, seen: HashSet::new(), requests: Vec::new() }
+        Audit { path: kubernetes.audit_log(), mark, at: 0, requests: Vec::new() }
     }
 
     /// What was asked so far, in the order of the answers.
@@ -79,9 +76,8 @@ impl Audit {
             self.at += line.len() as u64;
             if line.contains(&self.mark) {
                 let found: Line = serde_json::from_str(&line).with_context(|| format!("read {line}"))?;
-                // A watch is told of twice: when it has begun, and when it ends.
-                if !self.seen.contains(&found.id) {
-                    self.seen.insert(found.id.clone());
+                // A watch is told of twice: when it has begun, or was refused, and when it ends.
+                if found.verb != "watch" || found.stage == "ResponseStarted" {
                     self.requests.push(found.into());
                 }
             }
