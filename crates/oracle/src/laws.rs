@@ -49,6 +49,7 @@ pub(crate) fn see_job(state: &mut JobState, job: &Job, moment: &mut Moment<'_>) 
     state.most_parallelism = state.most_parallelism.max(job.spec.parallelism);
     if job.standing.is_finished() && state.finished_at.is_none() {
         state.finished_at = Some(moment.at);
+        state.finished_limit = job.spec.index_limit();
     }
     state.job = job.clone();
 }
@@ -98,7 +99,7 @@ pub(crate) fn see_pod(state: &mut JobState, change: Change, pod: &Pod, moment: &
     }
     learn(state, pod);
     if change == Change::Deleted {
-        leave(state, pod);
+        leave(state, pod, moment);
     } else {
         put_in(state, pod);
     }
@@ -176,10 +177,14 @@ fn learn(state: &mut JobState, pod: &Pod) {
     }
 }
 
-fn leave(state: &mut JobState, pod: &Pod) {
+fn leave(state: &mut JobState, pod: &Pod, moment: &Moment<'_>) {
     let uid = &pod.meta.uid;
     let Some(known) = state.pods.get_mut(uid) else { return };
     known.is_gone = true;
+    // Somebody has let it go before it was counted, so it may have gone without a trace: the attempt is to be made.
+    if let Some(id) = known.id.filter(|_| moment.promises.tampering && !known.is_passed && !pod.is_held) {
+        state.attempts.remove(&id);
+    }
     // What was not counted yet still has to be.
     let is_owed = known.id.is_some_and(|id| state.unpassed.contains_key(&id)) && state.gone_at.is_none();
     if !is_owed {

@@ -22,6 +22,8 @@ pub(crate) struct JobState {
     pub ledger: Ledger,
     pub gone_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// How many indexes it had then.
+    pub finished_limit: Option<u32>,
     pub edited_at: Timestamp,
     pub allowed: Allowed,
     /// The most that parallelism has ever been.
@@ -177,6 +179,7 @@ impl JobState {
             names,
             gone_at: None,
             finished_at: job.standing.is_finished().then_some(at),
+            finished_limit: if job.standing.is_finished() { job.spec.index_limit() } else { None },
             edited_at: at,
             allowed: Allowed::by(&job, at),
             most_parallelism: job.spec.parallelism,

@@ -47,7 +47,9 @@ pub(crate) fn judge(state: &mut JobState, change: Change, pod: &Pod, moment: &mu
 
 fn ask_release(state: &JobState, known: &PodState, pod: &Pod, moment: &Moment<'_>, broken: &mut Vec<(Law, String)>) {
     let Some(id) = known.id else { return };
-    let is_beyond = state.allowed.least_completions.is_some_and(|end| id.index >= end);
+    // A job that is over does not grow again.
+    let limits = [state.allowed.least_completions, state.finished_limit];
+    let is_beyond = limits.into_iter().flatten().any(|end| id.index >= end);
     if state.is_let_go() && state.gone_at.is_some() || is_beyond {
         return;
     }

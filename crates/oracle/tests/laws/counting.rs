@@ -178,6 +178,24 @@ fn a_success_is_let_go_when_it_is_counted() {
     world.create(0, 1).edit(json!({ "suspend": true })).succeeds(0, 1).counts("", "0:2/0", 0).release(0, 1);
     assert_broken(&world.cut(), Law::I3, "has succeeded, and is let go without that being counted");
 
+    // It was of an index that the job had no more when it ended; that somebody makes it larger later changes nothing.
+    let shrunk = |end: u32| {
+        let mut world = of(json!({ "completions": 4, "parallelism": 4, "completionMode": "Indexed" }));
+        world.create(0, 1).create(2, 1).succeeds(0, 1).succeeds(2, 1);
+        world
+            .edit(json!({ "completions": end, "parallelism": end }))
+            .status(json!({ "succeeded": 1, "completedIndexes": "0" }));
+        world
+            .completes()
+            .edit(json!({ "completions": 3, "parallelism": 3 }))
+            .status(json!({ "active": 0 }))
+            .release(2, 1);
+        world.cut()
+    };
+    assert_kept(&shrunk(1));
+    let violations = shrunk(3);
+    assert!(violations.iter().any(|found| found.what.contains("without that being counted")), "{violations:?}");
+
     let mut world = job();
     world.create(0, 1).edit(json!({ "suspend": true })).succeeds(0, 1).counts("", "0:2/0", 0);
     world.counts("0", "", 0).release(0, 1);

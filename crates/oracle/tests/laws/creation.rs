@@ -23,6 +23,20 @@ fn i1_an_attempt_has_one_pod_ever() {
 }
 
 #[test]
+fn i1_nothing_is_left_of_a_pod_that_somebody_has_let_go_and_deleted() {
+    let of = |tampering: bool| {
+        let promises = Promises { deletions: true, tampering, clock_skew: None, ..Promises::default() };
+        let mut world = World::with(promises, "BatchJob", json!({ "completions": 1, "completionMode": "Indexed" }));
+        world.writer = Some("somebody".into());
+        world.counts("", "", 0).create(0, 1).release(0, 1).remove(0, 1).create_with(0, 1, json!({ "uid": "another" }));
+        world.cut()
+    };
+    assert_kept(&of(true));
+    let violations = of(false);
+    assert!(violations.iter().any(|found| found.what.contains("has had a pod before")), "{violations:?}");
+}
+
+#[test]
 fn i1_no_pod_for_an_attempt_that_is_passed() {
     let mut world = job();
     world.edit(json!({ "suspend": true })).counts("", "0-3:2/0", 0).edit(json!({ "suspend": false })).create(0, 1);
