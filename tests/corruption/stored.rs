@@ -105,8 +105,8 @@ impl Stored {
         }
     }
 
-    /// Every place that can be broken. The version of a custom resource is none: kube-apiserver 1.37.2 panics over one that the
-    /// CRD has not (docs/design/bad-data.md).
+    /// Every place that can be broken, but for those that the API server itself does not bear (docs/design/bad-data.md): the
+    /// version of a custom resource, and all of its metadata at once.
     pub fn places(&self) -> Vec<Place> {
         let mut places = Vec::new();
         match self {
@@ -116,6 +116,7 @@ impl Stored {
             }
             Stored::Protobuf(message, fields) => of_message(message, fields, "", &mut Vec::new(), &mut places),
         }
+        places.retain(|place| place.name != ".metadata");
         places
     }
 
@@ -148,6 +149,14 @@ impl Stored {
         if matches!(self, Stored::Json(_)) {
             let others = [Value::Null, Value::Bool(true), 7.into(), 0.5.into(), "text".into(), Value::Array(vec![])];
             damages.extend(random.pick(&others).cloned().map(Damage::Json));
+        }
+        // Nor does it bear an object without a name or a namespace.
+        if matches!(&*place.name, ".metadata.name" | ".metadata.namespace") {
+            damages.retain(|damage| match damage {
+                Damage::FlipBit(_) => true,
+                Damage::Text(text) => !text.is_empty(),
+                Damage::Number(_) | Damage::Drop | Damage::Json(_) => false,
+            });
         }
         let damage = random.pick(&damages).context("something can be done to it")?.clone();
         Ok((place, damage))
@@ -300,10 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn the_version_of_a_custom_resource_stays() {
-        let names = |value| Stored::Json(value).places().into_iter().map(|place| place.name).collect::<Vec<_>>();
-        let job = json!({ "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "spec": { "apiVersion": "v1" } });
-        assert_eq!(names(job), [".kind", ".spec", ".spec.apiVersion"]);
+    fn what_the_api_server_does_not_bear_is_left_alone() -> Result<()> {
+        let job = Stored::Json(json!({
+            "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": { "name": "etl" },
+            "spec": { "apiVersion": "v1" },
+        }));
+        let names: Vec<String> = job.places().into_iter().map(|place| place.name).collect();
+        assert_eq!(names, [".kind", ".metadata.name", ".spec", ".spec.apiVersion"]);
+        let named = Stored::Json(json!({ "metadata": { "name": "etl", "labels": {} } }));
+        for seed in 0..50 {
+            let mut broken = named.clone();
+            let (place, damage) = named.choose(&mut Random::of(&[seed, 0]), &[])?;
+            broken.break_at(&place, &damage)?;
+            let Stored::Json(broken) = broken else { bail!("it stays JSON") };
+            assert!(broken["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty()), "{damage:?}: {broken}");
+        }
+        Ok(())
     }
 
     #[test]
@@ -313,7 +334,7 @@ mod tests {
         let mut stored = Stored::read(Kind::Pod, bytes)?;
         assert_eq!(stored.write(), bytes);
         let names: Vec<String> = stored.places().into_iter().map(|place| place.name).collect();
-        assert_eq!(names, [".metadata", ".metadata.uid", ".status", ".status.phase"]);
+        assert_eq!(names, [".metadata.uid", ".status", ".status.phase"]);
         let phase = stored.places().into_iter().next_back().context("the phase")?;
         stored.break_at(&phase, &Damage::Text("Odd".to_owned()))?;
         assert_eq!(stored.write(), b"k8s\0\x12\x0c\x0a\x03\x2a\x01u\x1a\x05\x0a\x03Odd");
