@@ -207,7 +207,7 @@ async fn break_one(
     let before = loop {
         let entry = place.etcd.get(&key).await?;
         let mut stored = Stored::read(kind, &entry.value)?;
-        let (at, damage) = stored.choose(&mut victim.random.clone(), uids)?;
+        let (at, damage) = stored.choose(kind, &mut victim.random.clone(), uids)?;
         let mut said = format!("{damage:?}");
         said.truncate(said.floor_char_boundary(60));
         victim.damage = format!("{}, {:?}: {kind:?} {name}: {}: {said}", victim.job.name, victim.stage, at.name);
