@@ -167,6 +167,12 @@ impl Kubernetes {
         node::load(&self.launched.machine, &self.launched.binaries, archive)
     }
 
+    /// Starts the node's kubelet again with these fields of its configuration changed
+    /// (<https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/>); the containers run on.
+    pub fn restart_kubelet(&mut self, changes: &serde_json::Value) -> Result<()> {
+        node::restart_kubelet(&mut self.launched, changes)
+    }
+
     /// Ends the cluster and says what did not go well, which dropping it cannot.
     pub async fn stop(mut self) -> Result<()> {
         // It waits for processes to end: not on a thread that others share.

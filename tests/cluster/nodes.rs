@@ -1,19 +1,19 @@
-//! A real kubelet falls silent and comes back: what becomes of the work on its node. Every other way to lose a node is in
-//! `make nodes`, where kwok plays the kubelets; elsewhere is a node of kwok's here too. What a real kubelet does when a pod is
-//! evicted is asked in `policies`.
+//! A real kubelet falls silent and comes back, and runs out of memory: what becomes of the work on its node. Every other way
+//! to lose a node is in `make nodes`, where kwok plays the kubelets; elsewhere is a node of kwok's here too. What a real
+//! kubelet does when the API evicts a pod is asked in `policies`.
 //!
 //! `SILENT=240` keeps the kubelet silent for so many seconds more than it takes to be replaced.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use batchjob_crd::{BatchJob, keys};
+use batchjob_crd::{BatchJob, BatchJobStatus, keys};
 use batchjob_oracle::{End, Promises};
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::recorder::Recorder;
 use batchjob_tests::support::{Kwok, Namespace, Nodes, Operator, serve_batch_jobs, wait_for};
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,14 +33,14 @@ struct Play {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_is_silent_and_back_changes_no_result() -> Result<()> {
+async fn a_kubelet_that_is_silent_or_out_of_memory_changes_no_result() -> Result<()> {
     let options = Options {
         controller_flags: ["node-monitor-period=1s", "node-monitor-grace-period=10s", "node-eviction-rate=100"]
             .map(|flag| format!("--{flag}"))
             .to_vec(),
         ..Options::from(Size::Node)
     };
-    let kubernetes = Kubernetes::start(options).await?;
+    let mut kubernetes = Kubernetes::start(options).await?;
     serve_batch_jobs(&kubernetes).await?;
     // Beside the cluster: its node is what is taken away.
     let operator = Operator::start(&kubernetes, &[]).await?;
@@ -51,7 +51,11 @@ async fn a_kubelet_that_is_silent_and_back_changes_no_result() -> Result<()> {
     let play =
         Play { jobs: Api::namespaced(client.clone(), &namespace.name), pods: Api::namespaced(client, &namespace.name) };
 
-    if let Err(error) = play.silent(&kubernetes).await {
+    let played = async {
+        play.silent(&kubernetes).await?;
+        play.out_of_memory(&mut kubernetes).await
+    };
+    if let Err(error) = played.await {
         eprintln!("--- the operator\n{}", operator.tail());
         // The namespace prints what is in it when it is dropped by a panic.
         panic!("{error:?}");
@@ -113,9 +117,34 @@ impl Play {
         kill_process(kubelet, Signal::CONT)?;
         silent?;
         for (job, n_failed) in [("ends", 1), ("stays", 1), ("waits", 0)] {
-            self.complete(job, n_failed).await?;
+            let status = self.complete(job).await?;
+            ensure!(status.failed == Some(n_failed), "{job}: {status:?}");
         }
         Ok(())
+    }
+
+    /// It is told that all of its memory must be free, and so evicts what runs, for as long as that lasts.
+    async fn out_of_memory(&self, kubernetes: &mut Kubernetes) -> Result<()> {
+        let command = r#"[ "$ATTEMPT" -ge 2 ] || sleep 1000"#;
+        self.create("counted", command, json!({})).await?;
+        self.create("ignored", command, ignoring()).await?;
+        for job in ["counted", "ignored"] {
+            self.until_pod(job, 1, "it runs", |pod| phase(pod) == "Running" && node_of(pod) == REAL).await?;
+        }
+        // Without the isolation kubelet does not look at its disks, and without that it evicts nothing.
+        kubernetes.restart_kubelet(&json!({
+            "evictionHard": { "memory.available": "99%" }, "localStorageCapacityIsolation": true,
+        }))?;
+        for job in ["counted", "ignored"] {
+            self.until_pod(job, 1, "it is evicted", is_evicted).await?;
+        }
+        // Until the node has a taint another attempt may still be sent to it, and is evicted, too.
+        let counted = self.complete("counted").await?;
+        let n_failed = i32::try_from(self.attempts("counted").await?.len())? - 1;
+        ensure!(counted.failed == Some(n_failed), "{n_failed} attempts were evicted: {counted:?}");
+        let ignored = self.complete("ignored").await?;
+        ensure!(ignored.failed == Some(0), "{ignored:?}");
+        kubernetes.restart_kubelet(&json!({ "evictionHard": {} }))
     }
 
     async fn create(&self, name: &str, command: &str, more: Value) -> Result<()> {
@@ -126,6 +155,8 @@ impl Play {
         spec["template"]["metadata"] = json!({ "annotations": { "run-for": "2s" } });
         let pod = &mut spec["template"]["spec"];
         pod["tolerations"] = json!([wait("node.kubernetes.io/not-ready"), wait("node.kubernetes.io/unreachable")]);
+        // A kubelet that is short of memory takes no pod that says nothing of its own.
+        pod["containers"][0]["resources"] = json!({ "requests": { "memory": "1Mi" } });
         pod["affinity"] = json!({ "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
             { "weight": 100, "preference": { "matchExpressions": [{ "key": "first", "operator": "Exists" }] } },
         ] } });
@@ -149,14 +180,14 @@ impl Play {
     }
 
     /// Once its last pod has ended.
-    async fn complete(&self, job: &str, n_failed: i32) -> Result<()> {
+    async fn complete(&self, job: &str) -> Result<BatchJobStatus> {
         let status = wait_for(&format!("{job} is complete"), LIMIT, async || {
             let status = self.jobs.get(job).await?.status.unwrap_or_default();
             Ok(find(&status, "Complete").is_some().then_some(status))
         })
         .await?;
-        ensure!((status.succeeded, status.failed) == (Some(1), Some(n_failed)), "{job}: {status:?}");
-        Ok(())
+        ensure!(status.succeeded == Some(1), "{job}: {status:?}");
+        Ok(status)
     }
 }
 
@@ -164,6 +195,15 @@ fn ignoring() -> Value {
     json!({ "backoffLimit": 0, "podFailurePolicy": { "rules": [
         { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget" }] },
     ] } })
+}
+
+/// By kubelet, which says that it was no fault of the pod.
+fn is_evicted(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let mut conditions = status.conditions.iter().flatten();
+    let is_disrupted =
+        |it: &PodCondition| (&*it.type_, it.reason.as_deref()) == ("DisruptionTarget", Some("TerminationByKubelet"));
+    phase(pod) == "Failed" && status.reason.as_deref() == Some("Evicted") && conditions.any(is_disrupted)
 }
 
 fn node_of(pod: &Pod) -> &str {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
@@ -12,13 +13,18 @@ use super::address::{API_SERVICE, CLUSTER_DNS, PODS};
 use super::binaries::Binaries;
 use super::certificates::Authority;
 use super::control_plane::flags;
+use super::folder::Folder;
 use super::image::{Image, PAUSE};
-use super::launch::Launch;
+use super::launch::{Launch, Launched};
 use super::machine::{Machine, output};
+use super::process::{Lifetime, Process};
 use super::{cgroup, prerequisites};
 
 /// The node's name.
 const NODE: &str = "node-1";
+const KUBELET: &str = "kubelet";
+const CONFIG: &str = "config/kubelet.json";
+const KUBECONFIG: &str = "config/kubelet.kubeconfig";
 /// In the namespaces' own `/run`.
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -40,15 +46,9 @@ pub(crate) fn start_kubelet(launch: &mut Launch<'_>, authority: &Authority) -> R
     cgroup::create(&cgroup)?;
 
     let user = format!("system:node:{NODE}");
-    let kubeconfig = authority.write_kubeconfig("config/kubelet.kubeconfig", &user, Some("system:nodes"))?;
-    let config = serde_json::to_string_pretty(&kubelet_config(launch, &cgroup))?;
-    let config = launch.folder.write("config/kubelet.json", config)?;
-    let mut command = launch.machine.command(&launch.binaries.kubelet);
-    let (config, kubeconfig) = (config.display().to_string(), kubeconfig.display().to_string());
-    let all = [("config", &*config), ("kubeconfig", &kubeconfig), ("hostname-override", NODE), ("node-ip", &address)];
-    flags(&mut command, &all);
-    flags(&mut command, &[("v", "1")]);
-    launch.start("kubelet", command)?;
+    authority.write_kubeconfig(KUBECONFIG, &user, Some("system:nodes"))?;
+    launch.folder.write(CONFIG, serde_json::to_string_pretty(&kubelet_config(launch, &cgroup))?)?;
+    launch.start(KUBELET, kubelet(launch.folder, &launch.machine, launch.binaries))?;
 
     let kubeconfig = authority.write_kubeconfig("config/kube-proxy.kubeconfig", "system:kube-proxy", None)?;
     let config = serde_json::to_string_pretty(&proxy_config(&kubeconfig))?;
@@ -56,6 +56,31 @@ pub(crate) fn start_kubelet(launch: &mut Launch<'_>, authority: &Authority) -> R
     let mut command = launch.machine.command(&launch.binaries.kube_proxy);
     flags(&mut command, &[("config", &*config), ("hostname-override", NODE), ("v", "1")]);
     launch.start("kube-proxy", command)
+}
+
+/// Starts kubelet, with what was configured last.
+fn kubelet(folder: &Folder, machine: &Machine, binaries: &Binaries) -> Command {
+    let mut command = machine.command(&binaries.kubelet);
+    let [config, kubeconfig] = [CONFIG, KUBECONFIG].map(|file| folder.join(file).display().to_string());
+    let address = machine.address().to_string();
+    let all = [("config", &*config), ("kubeconfig", &kubeconfig), ("hostname-override", NODE), ("node-ip", &address)];
+    flags(&mut command, &all);
+    flags(&mut command, &[("v", "1")]);
+    command
+}
+
+/// Ends kubelet and starts it again, with these fields of its configuration changed. The containers run on.
+pub(crate) fn restart_kubelet(launched: &mut Launched, changes: &serde_json::Value) -> Result<()> {
+    let Launched { folder, machine, binaries, processes, .. } = launched;
+    let path = folder.join(CONFIG);
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+    let fields = config.as_object_mut().context("a configuration has fields")?;
+    fields.extend(changes.as_object().context("changes are fields")?.clone());
+    fs::write(&path, serde_json::to_string_pretty(&config)?)?;
+    let old = processes.iter_mut().find(|process| process.name == KUBELET).context("kubelet was started")?;
+    old.end()?;
+    *old = Process::start(KUBELET, kubelet(folder, machine, binaries), folder, Lifetime::Ours)?;
+    Ok(())
 }
 
 /// Waits until a pod could run: the images are there, kubelet says so, and the API server's service address leads to it.

@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use super::folder::Folder;
-use super::record::child_of;
+use super::record::{Identity, child_of};
 
 /// Who outlives whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,9 @@ impl Process {
     /// Starts a component: its output goes to its log, its pid to the record.
     pub(crate) fn start(name: &str, command: Command, folder: &Folder, lifetime: Lifetime) -> Result<Process> {
         let log = folder.log(name);
-        let output = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        // One that is started again goes on in its log.
+        let output = File::options().create(true).append(true).open(&log);
+        let output = output.with_context(|| format!("create {}", log.display()))?;
         let errors = output.try_clone()?;
         let mut command = bound(command, folder, lifetime);
         command.stdout(output).stderr(errors);
@@ -84,6 +86,16 @@ impl Process {
             Some(status) => bail!("{} ended ({status}):\n{}", self.name, self.last_lines()),
             None => Ok(()),
         }
+    }
+
+    /// Ends the component at once, and waits for it.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        let component = self.component_pid().and_then(Identity::of);
+        component.with_context(|| format!("{} runs no more", self.name))?.kill();
+        // nsenter stops when its child is stopped, and then would not see that it ends.
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// The end of its log.
