@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use batchjob_crd::keys;
 use serde_json::{Value, json};
 
 use super::jobs::{Job, is_over, is_running, name};
@@ -169,7 +170,7 @@ pub async fn until_nothing_is_held(place: &Place<'_>) -> Result<Vec<String>> {
         let mut held = Vec::new();
         for pod in Rest::of_all_pods(&place.client).list().await? {
             let namespace = text(&pod, "/metadata/namespace");
-            if namespace == HEALTHY || !pod["metadata"]["finalizers"].is_array() || is_of_others(&pod) {
+            if namespace == HEALTHY || !is_held(&pod) || is_of_others(&pod) {
                 continue;
             }
             let let_go = json!({ "metadata": { "finalizers": null } });
@@ -182,6 +183,13 @@ pub async fn until_nothing_is_held(place: &Place<'_>) -> Result<Vec<String>> {
     };
     let gone = wait_for("no pod is held", SOON, async || Ok(held().await?.is_empty().then_some(()))).await;
     if gone.is_ok() { Ok(Vec::new()) } else { held().await }
+}
+
+/// By a finalizer of ours, not by one that was made of it.
+fn is_held(pod: &Value) -> bool {
+    let finalizers = pod.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+    let ours = [keys::POD_FINALIZER, keys::JOB_POD_FINALIZER];
+    finalizers.filter_map(Value::as_str).any(|finalizer| ours.contains(&finalizer))
 }
 
 /// It says that it is controlled by something of a kind that is none of ours: it is not touched, whatever holds it.

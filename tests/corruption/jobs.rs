@@ -96,7 +96,7 @@ pub fn complaint(job: &Value, pods: &[Value]) -> Option<String> {
 }
 
 /// How a broken job shows that all is well again, or what is wrong; None: nobody could tell.
-pub fn told(job: Option<&Value>, name_of_it: &str, namespace: &str, warnings: &[String]) -> Option<&'static str> {
+pub fn told(job: Option<&Value>, warnings: &[String]) -> Option<&'static str> {
     let Some(job) = job else { return Some("it is gone") };
     if is_over(job) {
         return Some("it came to its end");
@@ -108,9 +108,6 @@ pub fn told(job: Option<&Value>, name_of_it: &str, namespace: &str, warnings: &[
     let is_a_job = job["kind"] == "Job";
     if manager != keys::MANAGED_BY && (is_a_job || !manager.is_null()) {
         return Some("it says that somebody else runs it");
-    }
-    if (name(job), text(job, "/metadata/namespace")) != (name_of_it, namespace) {
-        return Some("it says that it is another one");
     }
     let reason = text(job, "/status/reason");
     if !["", reason::RUNNING, reason::PENDING].contains(&reason) {

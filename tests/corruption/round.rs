@@ -207,7 +207,7 @@ async fn break_one(
     let before = loop {
         let entry = place.etcd.get(&key).await?;
         let mut stored = Stored::read(kind, &entry.value)?;
-        let (at, damage) = stored.choose(kind, &mut victim.random.clone(), uids)?;
+        let (at, damage) = stored.choose(&mut victim.random.clone(), uids)?;
         let mut said = format!("{damage:?}");
         said.truncate(said.floor_char_boundary(60));
         victim.damage = format!("{}, {:?}: {kind:?} {name}: {}: {said}", victim.job.name, victim.stage, at.name);
@@ -265,7 +265,7 @@ async fn becomes(
             is_new && text(event, "/type") == "Warning" && text(event, "/involvedObject/name") == victim.job.name
         });
         let warnings: Vec<String> = warnings.map(|event| text(&event, "/reason").to_owned()).collect();
-        match (jobs::told(job.as_ref(), &victim.job.name, namespace, &warnings), &victim.pod) {
+        match (jobs::told(job.as_ref(), &warnings), &victim.pod) {
             (None, Some(pod)) => {
                 Ok(is_fixed(&pods, pod).await?.then_some("the API server lets nobody write to its pod"))
             }

@@ -106,7 +106,7 @@ impl Stored {
     }
 
     /// Every place that can be broken, but for those that the API server itself does not bear (docs/design/bad-data.md): the
-    /// version of a custom resource, and all of its metadata at once.
+    /// version of a custom resource, and the name and namespace that an object is stored under.
     pub fn places(&self) -> Vec<Place> {
         let mut places = Vec::new();
         match self {
@@ -116,19 +116,16 @@ impl Stored {
             }
             Stored::Protobuf(message, fields) => of_message(message, fields, "", &mut Vec::new(), &mut places),
         }
-        places.retain(|place| place.name != ".metadata");
+        places.retain(|place| !matches!(&*place.name, ".metadata" | ".metadata.name" | ".metadata.namespace"));
         places
     }
 
     /// Chooses what is to be done to it. `uids` are those of others.
-    pub fn choose(&self, kind: Kind, random: &mut Random, uids: &[String]) -> Result<(Place, Damage)> {
+    pub fn choose(&self, random: &mut Random, uids: &[String]) -> Result<(Place, Damage)> {
         let wants_dependency = random.below(2) == 0;
         let mut places = self.places();
         let is_dependency = |place: &Place| DEPENDENCIES.iter().any(|word| place.name.contains(word));
         places.retain(|place| is_dependency(place) == wants_dependency);
-        // Of a pod that is stored under another name than it has no watch tells (docs/design/bad-data.md).
-        let is_key = |place: &Place| matches!(&*place.name, ".metadata.name" | ".metadata.namespace");
-        places.retain(|place| kind != Kind::Pod || !is_key(place));
         let place = random.pick(&places).context("it has such places")?.clone();
         let mut damages = vec![Damage::Drop];
         match place.what {
@@ -152,14 +149,6 @@ impl Stored {
         if matches!(self, Stored::Json(_)) {
             let others = [Value::Null, Value::Bool(true), 7.into(), 0.5.into(), "text".into(), Value::Array(vec![])];
             damages.extend(random.pick(&others).cloned().map(Damage::Json));
-        }
-        // And the API server does not bear a job without a name or a namespace.
-        if is_key(&place) {
-            damages.retain(|damage| match damage {
-                Damage::FlipBit(_) => true,
-                Damage::Text(text) => !text.is_empty(),
-                Damage::Number(_) | Damage::Drop | Damage::Json(_) => false,
-            });
         }
         let damage = random.pick(&damages).context("something can be done to it")?.clone();
         Ok((place, damage))
@@ -312,22 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_does_not_bear_is_left_alone() -> Result<()> {
+    fn what_the_api_server_does_not_bear_is_left_alone() {
         let job = Stored::Json(json!({
-            "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": { "name": "etl" },
+            "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": { "name": "etl", "uid": "u" },
             "spec": { "apiVersion": "v1" },
         }));
         let names: Vec<String> = job.places().into_iter().map(|place| place.name).collect();
-        assert_eq!(names, [".kind", ".metadata.name", ".spec", ".spec.apiVersion"]);
-        let named = Stored::Json(json!({ "metadata": { "name": "etl", "labels": {} } }));
-        for seed in 0..50 {
-            let mut broken = named.clone();
-            let (place, damage) = named.choose(Kind::BatchJob, &mut Random::of(&[seed, 0]), &[])?;
-            broken.break_at(&place, &damage)?;
-            let Stored::Json(broken) = broken else { bail!("it stays JSON") };
-            assert!(broken["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty()), "{damage:?}: {broken}");
-        }
-        Ok(())
+        assert_eq!(names, [".kind", ".metadata.uid", ".spec", ".spec.apiVersion"]);
     }
 
     #[test]
@@ -347,9 +327,7 @@ mod tests {
     #[test]
     fn a_seed_chooses_the_same_again() -> Result<()> {
         let stored = Stored::Json(json!({ "metadata": { "uid": "u", "labels": { "a": "b" } }, "spec": { "n": 1 } }));
-        let choose = |seed| {
-            stored.choose(Kind::BatchJob, &mut Random::of(&[seed, 0]), &["v".to_owned()]).map(|it| format!("{it:?}"))
-        };
+        let choose = |seed| stored.choose(&mut Random::of(&[seed, 0]), &["v".to_owned()]).map(|it| format!("{it:?}"));
         assert_eq!(choose(7)?, choose(7)?);
         let all: std::collections::BTreeSet<String> = (0..50).map(choose).collect::<Result<_>>()?;
         assert!(all.len() > 10, "{all:?}");
