@@ -86,7 +86,7 @@ test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(NODES); status=$$?; $(CLUSTER) sweep; exit $$status
 	$(OUTAGE) --seconds 5 --at-once 8; status=$$?; $(CLUSTER) sweep; exit $$status
-	$(CORRUPTION) --pick $$(git rev-parse HEAD) --rounds 2 --cuts 1; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(CORRUPTION) --rounds 2 --cuts 1; status=$$?; $(CLUSTER) sweep; exit $$status
 
 test-cluster: prerequisites kubernetes image ## Ring 4: on a real node, installed by the chart (root)
 	$(CLUSTER_TEST) --test kubernetes-node; status=$$?; $(CLUSTER) sweep; exit $$status
