@@ -18,9 +18,9 @@ use serde::Deserialize;
 /// Puts deliberate bugs into the operator, one after the other, and says which tests see them.
 #[derive(Debug, Parser)]
 struct Args {
-    /// This bug alone
-    #[arg(long)]
-    name: Option<String>,
+    /// These bugs alone
+    #[arg(long, value_delimiter = ',')]
+    names: Vec<String>,
     /// How many lives the simulation plays with each
     #[arg(long, default_value_t = 20_000)]
     lives: u64,
@@ -39,6 +39,14 @@ struct Mutation {
     file: PathBuf,
     from: String,
     to: String,
+}
+
+impl Mutation {
+    fn put_into(&self, good: &str) -> Result<String> {
+        let n_places = good.matches(&self.from).count();
+        ensure!(n_places == 1, "{}: its text is {n_places} times in {}", self.name, self.file.display());
+        Ok(good.replacen(&self.from, &self.to, 1))
+    }
 }
 
 /// Who may see a bug, in the order in which they are asked. All are asked.
@@ -78,11 +86,10 @@ const RINGS: [(&str, &[&str]); 2] = [
 fn main() -> Result<()> {
     let args = Args::parse();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-    let text = fs::read_to_string(root.join("tests/mutations/mutations.yaml")).context("read mutations.yaml")?;
-    let mut mutations: Vec<Mutation> = serde_saphyr::from_str(&text).context("read mutations.yaml")?;
-    if let Some(name) = &args.name {
-        mutations.retain(|mutation| mutation.name == *name);
-        ensure!(!mutations.is_empty(), "there is no mutation {name:?}");
+    let mut mutations = mutations(&root)?;
+    if !args.names.is_empty() {
+        mutations.retain(|mutation| args.names.contains(&mutation.name));
+        ensure!(mutations.len() == args.names.len(), "of {:?} not all are there", args.names);
     }
     let tree = root.join("target/mutations/tree");
     copy(&root, &tree)?;
@@ -92,10 +99,8 @@ fn main() -> Result<()> {
     let mut unseen = 0;
     for mutation in &mutations {
         let path = tree.join(&mutation.file);
-        let good = fs::read_to_string(&path).with_context(|| format!("read {}", mutation.file.display()))?;
-        let n_places = good.matches(&mutation.from).count();
-        ensure!(n_places == 1, "{}: its text is there {n_places} times", mutation.name);
-        fs::write(&path, good.replacen(&mutation.from, &mutation.to, 1))?;
+        let good = fs::read_to_string(&path)?;
+        fs::write(&path, mutation.put_into(&good)?)?;
         let seen = seen_by(&tree, args.lives);
         fs::write(&path, good)?;
         let seen = seen?;
@@ -121,6 +126,11 @@ fn main() -> Result<()> {
     }
     ensure!(unseen == 0, "{unseen} mutations were seen by nobody");
     Ok(())
+}
+
+fn mutations(root: &Path) -> Result<Vec<Mutation>> {
+    let text = fs::read_to_string(root.join("tests/mutations/mutations.yaml")).context("read mutations.yaml")?;
+    serde_saphyr::from_str(&text).context("read mutations.yaml")
 }
 
 /// What is committed, and nothing else.
@@ -161,4 +171,22 @@ fn seen_by(tree: &Path, lives: u64) -> Result<Vec<&'static str>> {
         }
     }
     Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who changes the code changes the bug with it, and not whoever plays them all next.
+    #[test]
+    fn every_bug_can_be_put_in() -> Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mutations = mutations(&root)?;
+        assert!(mutations.len() >= 10, "{}", mutations.len());
+        for mutation in mutations {
+            let good = fs::read_to_string(root.join(&mutation.file))?;
+            assert_ne!(mutation.put_into(&good)?, good, "{}", mutation.name);
+        }
+        Ok(())
+    }
 }
