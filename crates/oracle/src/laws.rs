@@ -181,9 +181,14 @@ fn leave(state: &mut JobState, pod: &Pod, moment: &Moment<'_>) {
     let uid = &pod.meta.uid;
     let Some(known) = state.pods.get_mut(uid) else { return };
     known.is_gone = true;
-    // Somebody has let it go before it was counted, so it may have gone without a trace: the attempt is to be made.
-    if let Some(id) = known.id.filter(|_| moment.promises.tampering && !known.is_passed && !pod.is_held) {
+    // Others have let it go, so it may have gone without a trace, and is to be done again. Taken together with its end,
+    // the finalizer is still on what the watch tells.
+    let is_taken = moment.promises.tampering && (!pod.is_held || moment.may_be_tampering());
+    if let Some(id) = known.id.filter(|_| is_taken && !known.is_passed) {
         state.attempts.remove(&id);
+        if state.successes.get(&id) == Some(uid) {
+            state.done.remove(id.index);
+        }
     }
     // What was not counted yet still has to be.
     let is_owed = known.id.is_some_and(|id| state.unpassed.contains_key(&id)) && state.gone_at.is_none();

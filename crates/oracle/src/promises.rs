@@ -19,7 +19,8 @@ pub struct Promises {
     /// sees more pods than are wanted.
     pub rivals: bool,
     /// There may be pods that the operator does not see when it ends a job: a rival has made them, or a create that took effect
-    /// only then, or a list was older than what was written before it. What such a pod comes to is then not counted.
+    /// only then, a list was older than what was written before it, or somebody has taken off the label that pods are
+    /// watched by. What such a pod comes to is then not counted.
     pub unseen_pods: bool,
     /// So many statuses more may be written about a job, where it is refused, unanswered and refused again.
     pub spare_statuses: usize,

@@ -140,7 +140,10 @@ fn promises(case: &Case, identities: Vec<Arc<str>>) -> Promises {
             // Nothing is left of an attempt whose pod nobody owns, and that is deleted.
             || meddles(&|what| what == Meddling::TakeOwner),
         rivals: has_two_leaders,
-        unseen_pods: has_two_leaders || case.rates.old_lists > 0 || case.has_fault(RequestFault::makes_late_creates),
+        unseen_pods: has_two_leaders
+            || case.rates.old_lists > 0
+            || case.has_fault(RequestFault::makes_late_creates)
+            || meddles(&|what| what == Meddling::TakeLabel),
         spare_statuses: 10,
         deletions: meddles(&|_| true) || case.has(|deed| matches!(deed, Deed::Delete { .. })),
         tampering,

@@ -1,4 +1,4 @@
-use batchjob_oracle::{Law, Promises};
+use batchjob_oracle::{Law, Leadership, Promises, Violation};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -34,6 +34,30 @@ fn i1_nothing_is_left_of_a_pod_that_somebody_has_let_go_and_deleted() {
     assert_kept(&of(true));
     let violations = of(false);
     assert!(violations.iter().any(|found| found.what.contains("has had a pod before")), "{violations:?}");
+}
+
+#[test]
+fn i2_nothing_is_left_of_a_success_that_somebody_has_let_go_with_its_pod() {
+    let of = |writer: &str| {
+        let leadership = Leadership { lease: "default/operator".into(), instances: vec!["operator".into()] };
+        let promises = Promises {
+            deletions: true,
+            tampering: true,
+            clock_skew: None,
+            leadership: Some(leadership),
+            ..Promises::default()
+        };
+        let mut world = World::with(promises, "BatchJob", json!({ "completions": 2, "completionMode": "Indexed" }));
+        world.counts("", "", 0).create(0, 1).succeeds(0, 1);
+        world.writer = Some(writer.into());
+        world.remove(0, 1).create_with(0, 1, json!({ "uid": "another" }));
+        world.cut()
+    };
+    let is_about_it = |found: &Violation| matches!(found.law, Law::I1 | Law::I2);
+    let violations = of("somebody");
+    assert!(!violations.iter().any(is_about_it), "{violations:?}");
+    let violations = of("operator");
+    assert_eq!(violations.iter().filter(|found| is_about_it(found)).count(), 2, "{violations:?}");
 }
 
 #[test]
