@@ -24,10 +24,13 @@ pub(crate) fn judge(state: &mut JobState, mut new: PodState, moment: &mut Moment
     let mut wrong: Vec<(Law, String)> = Vec::new();
     ask_attempt(state, &new, &mut wrong);
     ask_index(state, &new, &mut wrong);
-    ask_number(state, &mut wrong);
+    ask_number(state, moment, &mut wrong);
     ask_job(state, moment, &mut wrong);
     new.is_late = !wrong.is_empty();
-    if wrong.iter().any(|(law, _)| *law == Law::I5) {
+    // One that came late may seem to live while others are made, although it has ended by then.
+    let may_seem_too_many =
+        moment.promises.late_creates && state.unpassed.len() >= state.allowed.parallelism as usize;
+    if may_seem_too_many || wrong.iter().any(|(law, _)| *law == Law::I5) {
         state.has_surplus = true;
     }
     if !moment.promises.late_creates {
@@ -108,12 +111,18 @@ fn ask_index(state: &JobState, new: &PodState, wrong: &mut Vec<(Law, String)>) {
     }
 }
 
-fn ask_number(state: &JobState, wrong: &mut Vec<(Law, String)>) {
+fn ask_number(state: &JobState, moment: &Moment<'_>, wrong: &mut Vec<(Law, String)>) {
     let Allowed { parallelism, replaces_only_ended, .. } = state.allowed;
     let n_alive = match replaces_only_ended {
         true => state.present().filter(|other| other.pod.may_still_tell()).count(),
         false => state.n_living,
     };
+    // Somebody has taken their label off, and nobody has put it back yet.
+    let n_unseen = match moment.promises.tampering {
+        true => state.present().filter(|other| other.pod.may_still_tell() && !other.pod.is_watched).count(),
+        false => 0,
+    };
+    let n_alive = n_alive.saturating_sub(n_unseen);
     if n_alive + 1 > parallelism as usize {
         let word = if replaces_only_ended { "alive or being deleted" } else { "alive" };
         wrong.push((

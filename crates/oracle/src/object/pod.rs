@@ -15,6 +15,8 @@ pub struct Pod {
     pub job: Option<Arc<str>>,
     /// The label, or annotation, that says which index it is of.
     pub index: Option<u32>,
+    /// Whether it has the label by which our operators watch pods: without it they do not see it.
+    pub is_watched: bool,
     /// Whether BatchJob's finalizer, or that of batch/v1 Job, holds it.
     pub is_held: bool,
     pub phase: Phase,
@@ -84,6 +86,7 @@ impl Pod {
         Pod {
             job: labels[keys::CONTROLLER_UID].as_str().map(Arc::from),
             index,
+            is_watched: labels[keys::ATTEMPT].is_string(),
             is_held,
             phase,
             has_node: spec["nodeName"].as_str().is_some_and(|node| !node.is_empty()),

@@ -245,3 +245,16 @@ fn i9_no_pod_is_deleted_that_should_live() {
     world.create(0, 1).tell(0, 1);
     assert_kept(&world.cut());
 }
+
+#[test]
+fn i3_one_that_came_late_may_seem_to_live_and_another_is_stopped_for_it() {
+    let of = |late_creates: bool| {
+        let promises = Promises { late_creates, clock_skew: None, ..Promises::default() };
+        let spec = json!({ "completions": 3, "parallelism": 2, "completionMode": "Indexed" });
+        let mut world = World::with(promises, "BatchJob", spec);
+        world.counts("", "", 0).create(2, 1).fails(2, 1).create(0, 1).create(1, 1).counts("", "1:2/0", 0);
+        world.cut()
+    };
+    assert_kept(&of(true));
+    assert_broken(&of(false), Law::I3, "lives, and is passed");
+}

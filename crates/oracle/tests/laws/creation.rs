@@ -68,6 +68,21 @@ fn i1_no_pod_for_an_attempt_that_is_passed() {
 }
 
 #[test]
+fn i5_a_pod_whose_label_is_taken_is_out_of_sight() {
+    let of = |tampering: bool| {
+        let promises = Promises { tampering, clock_skew: None, ..Promises::default() };
+        let spec = json!({ "completions": 2, "parallelism": 1, "completionMode": "Indexed" });
+        let mut world = World::with(promises, "BatchJob", spec);
+        let without = json!({ "metadata": { "labels": { "batchjob.dev/attempt": null } } });
+        world.counts("", "", 0).create(0, 1).change_pod(0, 1, without).create(1, 1);
+        world.cut()
+    };
+    let is_about_it = |found: &Violation| found.law == Law::I5;
+    assert!(!of(true).iter().any(is_about_it));
+    assert!(of(false).iter().any(is_about_it));
+}
+
+#[test]
 fn i1_one_alive_for_each_index() {
     let mut world = job();
     world.create(0, 1).create(0, 2);

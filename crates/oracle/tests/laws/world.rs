@@ -141,6 +141,7 @@ impl World {
                 "labels": {
                     "batch.kubernetes.io/controller-uid": UID,
                     "batch.kubernetes.io/job-completion-index": index.to_string(),
+                    "batchjob.dev/attempt": attempt.to_string(),
                 },
                 "ownerReferences": [{ "uid": UID, "controller": true }],
             },
