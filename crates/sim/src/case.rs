@@ -89,6 +89,11 @@ pub enum Deed {
     },
     /// Somebody takes the Lease away.
     DropLease,
+    /// The operator reaches everything but the Lease for a while.
+    LoseLease {
+        seat: usize,
+        lasts: Duration,
+    },
 }
 
 /// What becomes of the pods of a job that is deleted.
@@ -223,6 +228,13 @@ impl Case {
         }
         if self.operators == Operators::Elected && random.in_100(20) {
             self.deeds.push((up_to(random, fair), Deed::DropLease));
+        }
+        if self.operators == Operators::Elected {
+            for _ in 0..some(random, 40, 3) {
+                let seat = random.below(n_seats) as usize;
+                let (at, lasts) = (up_to(random, fair - 40_000), up_to(random, 40_000));
+                self.deeds.push((at, Deed::LoseLease { seat, lasts }));
+            }
         }
     }
 

@@ -48,7 +48,13 @@ fn candidates(case: &Case) -> Vec<Case> {
         add(&|it| {
             it.operators = Operators::One;
             it.deeds.retain(|(_, deed)| {
-                !matches!(deed, Deed::Kill { seat: 1 } | Deed::Terminate { seat: 1 } | Deed::Skew { seat: 1, .. })
+                !matches!(
+                    deed,
+                    Deed::Kill { seat: 1 }
+                        | Deed::Terminate { seat: 1 }
+                        | Deed::Skew { seat: 1, .. }
+                        | Deed::LoseLease { seat: 1, .. }
+                )
             });
         });
     }

@@ -70,6 +70,8 @@ pub struct Life {
     pub n_writes: AtomicU64,
     /// Until when the watches of a kind are not told anything: it was given an old list.
     held: Mutex<[Option<Instant>; Kind::ALL.len()]>,
+    /// Until when it does not reach the Lease.
+    has_no_lease: Mutex<Option<Instant>>,
 }
 
 impl Life {
@@ -80,6 +82,7 @@ impl Life {
             news,
             n_writes: AtomicU64::new(0),
             held: Mutex::default(),
+            has_no_lease: Mutex::default(),
         })
     }
 
@@ -91,6 +94,15 @@ impl Life {
     pub fn end(&self) {
         self.is_dead.store(true, Ordering::Relaxed);
         self.news.notify_one();
+    }
+
+    /// It does not reach the Lease until then.
+    pub fn lose_lease(&self, until: Instant) {
+        *self.has_no_lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn reaches_lease(&self) -> bool {
+        self.has_no_lease.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| Instant::now() >= until)
     }
 
     fn hold(&self, kind: Kind, until: Instant) {
@@ -175,6 +187,10 @@ impl Wire {
             Class::Event | Class::Lease => self.weather.n_connections.fetch_add(1, Ordering::Relaxed) | 1 << 40,
             _ => self.weather.n_requests.fetch_add(1, Ordering::Relaxed) + 1,
         };
+        if class == Class::Lease && !self.life.reaches_lease() {
+            self.weather.struck();
+            return Err(broken());
+        }
         let mut random = Random::of(&[self.weather.seed, 1, n]);
         let fault = self.fault(n, class, &mut random);
         if fault.is_some() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchjob_crd::keys;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::{LEASE, Pod, Task, World};
 use crate::apiserver::{Kind, Refusal, gc};
@@ -206,6 +206,7 @@ impl World<'_> {
             Deed::DropLease => {
                 others::delete(&self.server, "user", Kind::Lease, LEASE, &Value::Null);
             }
+            Deed::LoseLease { seat, lasts } => self.seats[seat].life.lose_lease(Instant::now() + lasts),
         }
     }
 
