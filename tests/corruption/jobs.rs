@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::rest::{Rest, is, text};
 use super::stored::Kind;
 
+/// What became of a job whose `managedBy` was broken.
+pub const OF_OTHERS: &str = "it says that somebody else runs it";
+
 /// A job as a client has it.
 #[derive(Clone)]
 pub struct Job {
@@ -107,7 +110,7 @@ pub fn told(job: Option<&Value>, warnings: &[String]) -> Option<&'static str> {
     let manager = &job["spec"]["managedBy"];
     let is_a_job = job["kind"] == "Job";
     if manager != keys::MANAGED_BY && (is_a_job || !manager.is_null()) {
-        return Some("it says that somebody else runs it");
+        return Some(OF_OTHERS);
     }
     let reason = text(job, "/status/reason");
     if !["", reason::RUNNING, reason::PENDING].contains(&reason) {

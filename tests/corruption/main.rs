@@ -11,16 +11,14 @@ use anyhow::{Context, Result, ensure};
 use batchjob_oracle::{Controller, End, Promises, Report};
 use batchjob_tests::corruption::blind::{self, Cut};
 use batchjob_tests::corruption::kubelet::Kubelet;
-use batchjob_tests::corruption::rest::Rest;
-use batchjob_tests::corruption::round::{self, HEALTHY, Place, Played};
+use batchjob_tests::corruption::round::{self, Place, Played};
 use batchjob_tests::corruption::stored::Kind;
 use batchjob_tests::faults::campaign::{conclude, kubernetes, sends_once};
 use batchjob_tests::kubernetes::Kubernetes;
 use batchjob_tests::recorder::Recorder;
-use batchjob_tests::support::{Etcd, Operator, stamped};
+use batchjob_tests::support::{Etcd, Namespace, Operator, stamped};
 use clap::Parser;
 use jiff::SignedDuration;
-use serde_json::json;
 
 /// Breaks objects in etcd, and looks at what the operator makes of it
 #[derive(Debug, Parser)]
@@ -69,9 +67,6 @@ async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
     let client = sends_once(kubernetes).await?;
     let etcd = Etcd::of(kubernetes)?;
     let place = Place { kubernetes, client: client.clone(), etcd, kubelet: Kubelet::new(&client) };
-    let healthy = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": HEALTHY } });
-    Rest::of_namespaces(&client).create(&healthy).await?;
-    place.kubelet.finish(HEALTHY);
     let began = Instant::now();
     let mut all = Played::default();
     let playing = place.kubelet.play();
@@ -95,9 +90,11 @@ async fn play(arguments: &Arguments, kubernetes: &Kubernetes) -> Result<u64> {
 async fn play_all(arguments: &Arguments, place: &Place<'_>, all: &mut Played) -> Result<()> {
     let mut operator = Operator::start(place.kubernetes, &OPERATOR).await?;
     for seed in arguments.seed..arguments.seed + arguments.rounds {
-        let recorder = Recorder::start(&place.client, Some(HEALTHY)).await?;
+        let healthy = Namespace::new(place.kubernetes, &format!("healthy-{seed}")).await?.name.clone();
+        place.kubelet.finish(&healthy);
+        let recorder = Recorder::start(&place.client, Some(&healthy)).await?;
         let began = Instant::now();
-        let played = round::play(place, seed, arguments.victims, arguments.only).await?;
+        let played = round::play(place, seed, &healthy, arguments.victims, arguments.only).await?;
         println!("round {seed}: {:.0?}, neighbours {:.1?}, {:?}", began.elapsed(), played.slowest, played.ends);
         let has_gap = played.has_gap;
         add(all, played);
@@ -117,7 +114,7 @@ async fn play_all(arguments: &Arguments, place: &Place<'_>, all: &mut Played) ->
         tell(all, violations);
         look_at(place, &mut operator, all).await?;
     }
-    let violations = blind::until_nothing_is_held(place).await?;
+    let violations = blind::until_nothing_is_held(place, &all.left).await?;
     tell(all, violations);
     look_at(place, &mut operator, all).await
 }
@@ -168,10 +165,11 @@ fn tell(all: &mut Played, violations: Vec<String>) {
 }
 
 fn add(all: &mut Played, played: Played) {
-    let Played { broken, ends, slowest, violations, .. } = played;
+    let Played { broken, ends, slowest, left, violations, .. } = played;
     broken.into_iter().for_each(|(what, n)| *all.broken.entry(what).or_default() += n);
     ends.into_iter().for_each(|(end, n)| *all.ends.entry(end).or_default() += n);
     all.slowest = all.slowest.max(slowest);
+    all.left.extend(left);
     tell(all, violations);
 }
 

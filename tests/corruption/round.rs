@@ -1,7 +1,7 @@
 //! One round: jobs in a namespace, each of which, or one of whose pods, is broken in one place, while it runs, between two
 //! attempts, or when it is over; and what becomes of them, and of those beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -22,8 +22,6 @@ use batchjob_sim::random::Random;
 const SOON: Duration = Duration::from_secs(120);
 /// How long it may take until a broken job has come to its end, or tells why not: longer than the first retry delays.
 const TOLD: Duration = Duration::from_secs(60);
-/// For jobs that have nothing to do with what is broken.
-pub const HEALTHY: &str = "healthy";
 
 /// What all rounds share.
 pub struct Place<'a> {
@@ -44,6 +42,8 @@ pub struct Played {
     pub slowest: Duration,
     /// For a while nobody could read all objects of a kind, so nobody knows all that has happened.
     pub has_gap: bool,
+    /// Namespace and name of those that somebody else runs, by what they say now.
+    pub left: BTreeSet<(String, String)>,
     /// How many rounds are judged by the laws.
     pub n_judged: u64,
     pub violations: Vec<String>,
@@ -66,8 +66,8 @@ struct Victim {
     damage: String,
 }
 
-/// Breaks `n` jobs. `only` one of them: the same as when all are.
-pub async fn play(place: &Place<'_>, seed: u64, n: u64, only: Option<u64>) -> Result<Played> {
+/// Breaks `n` jobs, beside new ones in a namespace of the healthy. `only` one of them: the same as when all are.
+pub async fn play(place: &Place<'_>, seed: u64, healthy: &str, n: u64, only: Option<u64>) -> Result<Played> {
     let namespace = Namespace::new(place.kubernetes, &format!("broken-{seed}")).await?.name.clone();
     let pods = Rest::pods(&place.client, &namespace);
     let mut victims = (0..n)
@@ -93,7 +93,7 @@ pub async fn play(place: &Place<'_>, seed: u64, n: u64, only: Option<u64>) -> Re
         break_one(place, &namespace, victim, &uids, &mut played).await?;
     }
     let began = Instant::now();
-    let new = [(&*namespace, Kind::BatchJob), (&namespace, Kind::Job), (HEALTHY, Kind::BatchJob), (HEALTHY, Kind::Job)]
+    let new = [(&*namespace, Kind::BatchJob), (&namespace, Kind::Job), (healthy, Kind::BatchJob), (healthy, Kind::Job)]
         .map(|(namespace, kind)| {
             Job::new(&place.client, kind, namespace, &format!("neighbour-{seed}-{kind:?}").to_lowercase())
         });
@@ -107,7 +107,12 @@ pub async fn play(place: &Place<'_>, seed: u64, n: u64, only: Option<u64>) -> Re
     for victim in &victims {
         let limit = TOLD.saturating_sub(began.elapsed());
         match becomes(place, &namespace, victim, version, limit).await? {
-            Some(end) => *played.ends.entry(end).or_default() += 1,
+            Some(end) => {
+                *played.ends.entry(end).or_default() += 1;
+                if end == jobs::OF_OTHERS {
+                    played.left.insert((namespace.clone(), victim.job.name.clone()));
+                }
+            }
             None => {
                 let job = victim.job.get().await?;
                 played.violations.push(format!("nobody tells what became of it: {}: {job}", victim.damage));
