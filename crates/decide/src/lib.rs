@@ -16,6 +16,7 @@
 pub mod job;
 pub mod observed;
 pub mod plan;
+pub mod schedule;
 
 pub use job::decide;
 pub use observed::Observed;
