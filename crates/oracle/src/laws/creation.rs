@@ -28,8 +28,7 @@ pub(crate) fn judge(state: &mut JobState, mut new: PodState, moment: &mut Moment
     ask_job(state, moment, &mut wrong);
     new.is_late = !wrong.is_empty();
     // One that came late may seem to live while others are made, although it has ended by then.
-    let may_seem_too_many =
-        moment.promises.late_creates && state.unpassed.len() >= state.allowed.parallelism as usize;
+    let may_seem_too_many = moment.promises.late_creates && state.unpassed.len() >= state.allowed.parallelism as usize;
     if may_seem_too_many || wrong.iter().any(|(law, _)| *law == Law::I5) {
         state.has_surplus = true;
     }
