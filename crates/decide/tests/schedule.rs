@@ -10,8 +10,6 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-const CRON_JOB: Dst = Dst { skipped: Skipped::Skip, repeated: Repeated::Twice };
-
 fn calendar(expressions: &[&str], zone: &str, dst: Dst) -> Calendar {
     let parse = |text: &&str| Expression::parse(text, "default/etl").unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
     Calendar {
@@ -46,14 +44,14 @@ fn a_nightly_job_runs_once_on_the_days_on_which_clocks_are_changed() {
 
 #[test]
 fn a_nightly_job_runs_not_at_all_and_twice_as_a_cron_job() {
-    let [spring, autumn] = in_berlin("30 2 * * *", CRON_JOB);
+    let [spring, autumn] = in_berlin("30 2 * * *", Dst::CRON_JOB);
     assert_eq!(spring, Vec::<String>::new());
     assert_eq!(autumn, ["25 02:30 +02:00", "25 02:30 +01:00"]);
 }
 
 #[test]
 fn what_runs_each_hour_runs_in_the_hours_that_there_are() {
-    for dst in [Dst::default(), CRON_JOB] {
+    for dst in [Dst::default(), Dst::CRON_JOB] {
         let [spring, autumn] = in_berlin("30 */1 * * *", dst);
         assert_eq!(spring.iter().filter(|slot| slot.starts_with("29")).count(), 11, "{spring:?}");
         let of_the_night = autumn.iter().filter(|slot| slot.contains(" 02:") || slot.contains(" 03:"));

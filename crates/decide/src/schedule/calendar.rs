@@ -12,6 +12,7 @@
 //! How: a zone's time is cut into pieces of one offset each (where clocks are changed), and in each piece what a clock shows and
 //! what time it is go together.
 
+use croner::Cron;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
@@ -42,6 +43,11 @@ pub enum Repeated {
 pub struct Dst {
     pub skipped: Skipped,
     pub repeated: Repeated,
+}
+
+impl Dst {
+    /// As CronJob has it.
+    pub const CRON_JOB: Dst = Dst { skipped: Skipped::Skip, repeated: Repeated::Twice };
 }
 
 /// The slots of one or more expressions.
@@ -75,7 +81,8 @@ impl Calendar {
 
     fn next_of(&self, expression: &Expression, after: Timestamp, limit: Timestamp) -> Option<Timestamp> {
         let (cron, rules) = match &expression.0 {
-            Form::Every(period) => return self.every(*period, after, true),
+            // The object is there, and the first period has to pass.
+            Form::Every(period) => return self.every(*period, (self.n_periods(*period, after)? + 1).max(1)),
             Form::Shown { cron, chooses_hours } => (cron, self.rules(*chooses_hours)),
         };
         let mut piece = Piece::at(&self.zone, after);
@@ -83,10 +90,7 @@ impl Calendar {
         let mut from = Some(after);
         while piece.start.is_none_or(|start| start <= limit) {
             if from.is_none()
-                && let Some(start) = piece.start
-                && piece
-                    .skips(rules)
-                    .is_some_and(|skipped| Form::first(cron, skipped.0, true).is_some_and(|shown| shown < skipped.1))
+                && let Some(start) = piece.runs_at_start(cron, rules)
             {
                 return Some(start);
             }
@@ -110,7 +114,10 @@ impl Calendar {
 
     fn last_of(&self, expression: &Expression, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
         let (cron, rules) = match &expression.0 {
-            Form::Every(period) => return self.every(*period, until, false),
+            Form::Every(period) => {
+                let n = self.n_periods(*period, until).filter(|&n| n >= 1)?;
+                return self.every(*period, n);
+            }
             Form::Shown { cron, chooses_hours } => (cron, self.rules(*chooses_hours)),
         };
         let mut piece = Piece::at(&self.zone, until);
@@ -123,31 +130,28 @@ impl Calendar {
             if let Some(at) = at.filter(|&at| piece.start.is_none_or(|start| at >= start)) {
                 return Some(at);
             }
-            let start = piece.start?;
-            let is_skipped = piece
-                .skips(rules)
-                .is_some_and(|skipped| Form::first(cron, skipped.0, true).is_some_and(|shown| shown < skipped.1));
-            if is_skipped {
+            if let Some(start) = piece.runs_at_start(cron, rules) {
                 return Some(start);
             }
-            until = start.checked_sub(SignedDuration::from_nanos(1)).ok()?;
+            until = piece.start?.checked_sub(SignedDuration::from_nanos(1)).ok()?;
             piece = Piece::at(&self.zone, until);
         }
         None
     }
 
-    /// The slot of `@every` after that time, or the last one until it.
-    fn every(&self, period: SignedDuration, at: Timestamp, is_after: bool) -> Option<Timestamp> {
-        let n_periods = at.duration_since(self.anchor).as_nanos().div_euclid(period.as_nanos());
-        let n_periods = i64::try_from(n_periods).ok()? + i64::from(is_after);
-        // The object is there, and the first period has to pass.
-        let seconds = period.as_secs().checked_mul(n_periods.max(i64::from(is_after)))?;
-        self.anchor.checked_add(SignedDuration::from_secs(seconds)).ok().filter(|_| n_periods >= 1 || is_after)
+    /// How many periods of `@every` have passed at that time.
+    fn n_periods(&self, period: SignedDuration, at: Timestamp) -> Option<i64> {
+        i64::try_from(at.duration_since(self.anchor).as_nanos().div_euclid(period.as_nanos())).ok()
+    }
+
+    /// When the n-th has passed.
+    fn every(&self, period: SignedDuration, n: i64) -> Option<Timestamp> {
+        self.anchor.checked_add(SignedDuration::from_secs(period.as_secs().checked_mul(n)?)).ok()
     }
 
     /// Of all hours it is as CronJob has it.
     fn rules(&self, chooses_hours: bool) -> Dst {
-        if chooses_hours { self.dst } else { Dst { skipped: Skipped::Skip, repeated: Repeated::Twice } }
+        if chooses_hours { self.dst } else { Dst::CRON_JOB }
     }
 }
 
@@ -176,10 +180,11 @@ impl Piece {
         Piece { start: start.map(|(start, _)| start), end, offset, before }
     }
 
-    /// What no clock has shown at its start, if that runs then: from, and until before.
-    fn skips(&self, rules: Dst) -> Option<(DateTime, DateTime)> {
+    /// Its start, if something that no clock has shown because it was skipped runs then.
+    fn runs_at_start(&self, cron: &Cron, rules: Dst) -> Option<Timestamp> {
         let start = self.start.filter(|_| rules.skipped == Skipped::RunAfter && self.offset > self.before)?;
-        Some((self.before.to_datetime(start), self.offset.to_datetime(start)))
+        let first = Form::first(cron, self.before.to_datetime(start), true)?;
+        (first < self.offset.to_datetime(start)).then_some(start)
     }
 
     /// Until when it shows what was shown before, if that runs no second time.
