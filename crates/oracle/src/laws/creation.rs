@@ -5,7 +5,9 @@
 
 use jiff::Timestamp;
 
+use super::is_counted;
 use crate::law::Law;
+use crate::object::Pod;
 use crate::state::{Allowed, JobState, Moment, PodState};
 
 /// Judges the creation of a pod, and marks it if it should not be.
@@ -112,16 +114,16 @@ fn ask_index(state: &JobState, new: &PodState, wrong: &mut Vec<(Law, String)>) {
 
 fn ask_number(state: &JobState, moment: &Moment<'_>, wrong: &mut Vec<(Law, String)>) {
     let Allowed { parallelism, replaces_only_ended, .. } = state.allowed;
-    let n_alive = match replaces_only_ended {
-        true => state.present().filter(|other| other.pod.may_still_tell()).count(),
+    let is_alive = |pod: &Pod| match replaces_only_ended {
+        true => pod.may_still_tell(),
+        false => is_counted(state, pod) && pod.is_living(),
+    };
+    // Where somebody takes labels off, pods are out of sight until theirs is put back.
+    let is_seen = |pod: &Pod| pod.is_watched || !moment.promises.tampering;
+    let n_alive = match replaces_only_ended || moment.promises.tampering {
+        true => state.present().filter(|other| is_alive(&other.pod) && is_seen(&other.pod)).count(),
         false => state.n_living,
     };
-    // Somebody has taken their label off, and nobody has put it back yet.
-    let n_unseen = match moment.promises.tampering {
-        true => state.present().filter(|other| other.pod.may_still_tell() && !other.pod.is_watched).count(),
-        false => 0,
-    };
-    let n_alive = n_alive.saturating_sub(n_unseen);
     if n_alive + 1 > parallelism as usize {
         let word = if replaces_only_ended { "alive or being deleted" } else { "alive" };
         wrong.push((
