@@ -68,10 +68,9 @@ pub struct Life {
     news: Arc<Notify>,
     /// Its writes, watches and reads aside: its events too, its Lease not.
     pub n_writes: AtomicU64,
-    /// Until when the watches of a kind are not told anything: it was given an old list.
+    /// Until when the watches of a kind are not told anything: it was given an old list. Of the Lease: until when it is out of
+    /// reach.
     held: Mutex<[Option<Instant>; Kind::ALL.len()]>,
-    /// Until when it does not reach the Lease.
-    has_no_lease: Mutex<Option<Instant>>,
 }
 
 impl Life {
@@ -82,7 +81,6 @@ impl Life {
             news,
             n_writes: AtomicU64::new(0),
             held: Mutex::default(),
-            has_no_lease: Mutex::default(),
         })
     }
 
@@ -96,21 +94,13 @@ impl Life {
         self.news.notify_one();
     }
 
-    /// It does not reach the Lease until then.
-    pub fn lose_lease(&self, until: Instant) {
-        *self.has_no_lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
-    }
-
-    fn reaches_lease(&self) -> bool {
-        self.has_no_lease.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| Instant::now() >= until)
-    }
-
-    fn hold(&self, kind: Kind, until: Instant) {
+    pub fn hold(&self, kind: Kind, until: Instant) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize] = Some(until);
     }
 
     fn held_until(&self, kind: Kind) -> Option<Instant> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize]
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize];
+        held.filter(|&until| until > Instant::now())
     }
 }
 
@@ -187,7 +177,7 @@ impl Wire {
             Class::Event | Class::Lease => self.weather.n_connections.fetch_add(1, Ordering::Relaxed) | 1 << 40,
             _ => self.weather.n_requests.fetch_add(1, Ordering::Relaxed) + 1,
         };
-        if class == Class::Lease && !self.life.reaches_lease() {
+        if class == Class::Lease && self.life.held_until(Kind::Lease).is_some() {
             self.weather.struck();
             return Err(broken());
         }
@@ -381,7 +371,7 @@ impl Channel {
             if self.is_over {
                 return None;
             }
-            if let Some(until) = self.wire.life.held_until(self.cursor.kind()).filter(|&until| until > Instant::now()) {
+            if let Some(until) = self.wire.life.held_until(self.cursor.kind()) {
                 sleep_until(until).await;
                 continue;
             }

@@ -206,7 +206,7 @@ impl World<'_> {
             Deed::DropLease => {
                 others::delete(&self.server, "user", Kind::Lease, LEASE, &Value::Null);
             }
-            Deed::LoseLease { seat, lasts } => self.seats[seat].life.lose_lease(Instant::now() + lasts),
+            Deed::LoseLease { seat, lasts } => self.seats[seat].life.hold(Kind::Lease, Instant::now() + lasts),
         }
     }
 
