@@ -96,7 +96,7 @@ async fn play_all(arguments: &Arguments, place: &Place<'_>, all: &mut Played) ->
         let began = Instant::now();
         let played = round::play(place, seed, &healthy, arguments.victims, arguments.only).await?;
         println!("round {seed}: {:.0?}, neighbours {:.1?}, {:?}", began.elapsed(), played.slowest, played.ends);
-        let has_gap = played.has_gap;
+        let has_gap = played.n_with_gap > 0;
         add(all, played);
         match has_gap {
             true => println!("  its history is not judged: for a while nobody could read all of it"),
@@ -134,7 +134,6 @@ async fn judge_the_healthy(recorder: Recorder, all: &mut Played) -> Result<()> {
     if !broken.is_empty() {
         tell(all, vec![format!("the healthy: {}", history.explain(&broken))]);
     }
-    all.n_judged += 1;
     Ok(())
 }
 
@@ -165,10 +164,11 @@ fn tell(all: &mut Played, violations: Vec<String>) {
 }
 
 fn add(all: &mut Played, played: Played) {
-    let Played { broken, ends, slowest, left, violations, .. } = played;
+    let Played { broken, ends, slowest, n_with_gap, left, violations } = played;
     broken.into_iter().for_each(|(what, n)| *all.broken.entry(what).or_default() += n);
     ends.into_iter().for_each(|(end, n)| *all.ends.entry(end).or_default() += n);
     all.slowest = all.slowest.max(slowest);
+    all.n_with_gap += n_with_gap;
     all.left.extend(left);
     tell(all, violations);
 }
@@ -178,11 +178,9 @@ fn report(arguments: &Arguments, all: &Played, took: Duration) -> Result<Report>
     counts.extend(all.broken.clone());
     let ends = all.ends.iter().map(|(end, n)| format!("{n} times {end}.")).collect::<Vec<_>>();
     let judged = "The history of what stood beside them is judged by the laws";
-    let judged = match arguments.rounds - all.n_judged {
-        0 => format!("{judged} in every round."),
-        n => {
-            format!("{judged} in {} of {} rounds: in {n} nobody could read all of it.", all.n_judged, arguments.rounds)
-        }
+    let judged = match (all.n_with_gap, arguments.rounds) {
+        (0, _) => format!("{judged} in every round."),
+        (n, of) => format!("{judged} in {} of {of} rounds: in {n} nobody could read all of it.", of - n),
     };
     let details =
         [vec![format!("No neighbour of a broken object took longer than {:.1?}.", all.slowest), judged], ends];

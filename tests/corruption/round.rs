@@ -40,12 +40,10 @@ pub struct Played {
     pub ends: BTreeMap<&'static str, u64>,
     /// How long the neighbours took, at most.
     pub slowest: Duration,
-    /// For a while nobody could read all objects of a kind, so nobody knows all that has happened.
-    pub has_gap: bool,
+    /// In how many rounds nobody could read all objects of a kind for a while, so that nobody knows all that has happened.
+    pub n_with_gap: u64,
     /// Namespace and name of those that somebody else runs, by what they say now.
     pub left: BTreeSet<(String, String)>,
-    /// How many rounds are judged by the laws.
-    pub n_judged: u64,
     pub violations: Vec<String>,
 }
 
@@ -237,7 +235,7 @@ async fn break_one(
             place.etcd.put(&key, &before.value).await?;
             victim.damage += " (put back: the API server could not read it)";
             *played.ends.entry("it was put back, because the API server could not read it").or_default() += 1;
-            played.has_gap = true;
+            played.n_with_gap = 1;
         }
         _ => {}
     }
