@@ -100,7 +100,7 @@ differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes'
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
 
 # ZONES=Europe/Berlin,Asia/Gaza asks about these alone.
-calendar: ## The slots of schedules beside robfig/cron's and those of Python's zoneinfo: all zones, 200 expressions, 20 years (hours)
+calendar: prerequisites ## The slots of schedules beside robfig/cron's and those of Python's zoneinfo: all zones, 200 expressions, 20 years (hours)
 	cargo run --quiet --locked --profile sim --package batchjob-tests --bin calendar -- $(if $(ZONES),--only $(ZONES))
 
 LIVES ?= 10000000

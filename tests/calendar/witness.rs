@@ -1,7 +1,6 @@
 //! A program that answers the same questions.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -31,10 +30,10 @@ impl Witness {
         Ok(self.questions.flush()?)
     }
 
-    pub fn answer(&mut self) -> Result<String> {
+    pub fn answer(&mut self) -> Result<Vec<i64>> {
         let mut line = String::new();
         ensure!(self.answers.read_line(&mut line)? > 0, "a witness has ended: {:?}", self.child.try_wait()?);
-        Ok(line.trim_end().to_owned())
+        line.split_whitespace().map(|slot| slot.parse().with_context(|| format!("{slot} is no slot"))).collect()
     }
 }
 
@@ -44,12 +43,4 @@ impl Drop for Witness {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Builds the one in Go.
-pub fn build_robfig(source: &Path, binary: &Path) -> Result<()> {
-    let mut build = Command::new("go");
-    build.args(["build", "-trimpath", "-o"]).arg(binary).arg(".").current_dir(source);
-    ensure!(build.status().context("start go")?.success(), "{build:?} failed");
-    Ok(())
 }

@@ -52,7 +52,8 @@ impl Binaries {
         for (done, (module, command)) in missing.iter().enumerate() {
             let (version, started) = (module.version()?, Instant::now());
             eprint!("build {} of {}: {} {version} ", done + 1, missing.len(), command.binary);
-            build(module, command, &version, &path(&cache, module, command)?)?;
+            let out = path(&cache, module, command)?;
+            go_build(&module.folder(), command.package, &module.linker_flags(&version), &out)?;
             eprintln!("{} s", started.elapsed().as_secs());
         }
         Self::locate(&cache)
@@ -121,23 +122,25 @@ fn path(cache: &Path, module: &Module, command: &Command) -> Result<PathBuf> {
     Ok(cache.join(module.name).join(module.version()?).join(command.binary))
 }
 
-/// Builds under another name first: a build that was killed leaves no binary that looks finished.
-fn build(module: &Module, command: &Command, version: &str, out: &Path) -> Result<()> {
+/// A command of the Go module in that folder. Builds under another name first: a build that was killed leaves no binary that
+/// looks finished.
+pub fn go_build(module: &Path, package: &str, linker_flags: &str, out: &Path) -> Result<()> {
     let folder = out.parent().context("a binary has a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    let unfinished = out.with_file_name(format!(".{}.unfinished", command.binary));
+    let name = out.file_name().context("a binary has a name")?.display();
+    let unfinished = out.with_file_name(format!(".{name}.unfinished"));
     let output = Process::new("go")
-        .current_dir(module.folder())
+        .current_dir(module)
         .env("CGO_ENABLED", "0")
         .env("GOWORK", "off")
-        .args(["build", "-trimpath", "-ldflags", &module.linker_flags(version), "-o"])
+        .args(["build", "-trimpath", "-ldflags", linker_flags, "-o"])
         .arg(&unfinished)
-        .arg(command.package)
+        .arg(package)
         .output()
         .context("run go")?;
     if !output.status.success() {
-        bail!("go build of {} failed:\n{}", command.package, String::from_utf8_lossy(&output.stderr));
+        bail!("go build of {package} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    ensure!(unfinished.exists(), "go build of {} left no binary", command.package);
+    ensure!(unfinished.exists(), "go build of {package} left no binary");
     fs::rename(&unfinished, out).with_context(|| format!("move the build to {}", out.display()))
 }

@@ -1,15 +1,11 @@
 // Slots as robfig/cron gives them, which Kubernetes' CronJob controller asks.
 //
 // Each line of the input is a question: a zone, an expression, and from when until when, in seconds since 1970, with tabs
-// between them. The answer is how many slots there are after the first and not after the second time, and a hash of them;
-// with -list it is the slots themselves.
+// between them. The answer is the slots after the first and not after the second time, or "hangs".
 package main
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/binary"
-	"flag"
 	"fmt"
 	"log"
 	"os"
@@ -24,27 +20,17 @@ import (
 const limit = 20 * time.Second
 
 func main() {
-	list := flag.Bool("list", false, "print the slots")
-	flag.Parse()
 	in := bufio.NewScanner(os.Stdin)
 	out := bufio.NewWriter(os.Stdout)
 	for in.Scan() {
 		slots, err := ask(in.Text())
-		switch {
-		case err != nil:
+		if err != nil {
 			log.Fatalf("%q: %v", in.Text(), err)
-		case *list:
-			for _, slot := range slots {
-				fmt.Fprint(out, slot, " ")
-			}
-			fmt.Fprintln(out)
-		default:
-			var bytes []byte
-			for _, slot := range slots {
-				bytes = binary.LittleEndian.AppendUint64(bytes, uint64(slot))
-			}
-			fmt.Fprintf(out, "%d %x\n", len(slots), sha256.Sum256(bytes))
 		}
+		for _, slot := range slots {
+			fmt.Fprint(out, slot, " ")
+		}
+		fmt.Fprintln(out)
 		if err := out.Flush(); err != nil {
 			log.Fatal(err)
 		}
