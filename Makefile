@@ -50,10 +50,9 @@ check: ## What a reviewer would say first: format, lints, docs, generated files,
 	git diff --exit-code -- crds charts/batchjob/files docs/conformance.md docs/reliability.md
 	$(MAKE) audit
 
-codegen: ## Write the generated files: the CRD, its copy in the chart, docs/conformance.md and docs/reliability.md
-	cargo run --quiet --locked --package batchjob-crd --features generate --bin crdgen > target/batchjobs.yaml
-	cp target/batchjobs.yaml crds/batchjobs.yaml
-	cp target/batchjobs.yaml charts/batchjob/files/batchjobs.yaml
+codegen: ## Write the generated files: the CRDs, their copies in the chart, docs/conformance.md and docs/reliability.md
+	cargo run --quiet --locked --package batchjob-crd --features generate --bin crdgen -- crds
+	cp crds/*.yaml charts/batchjob/files/
 	cargo run --quiet --locked --package batchjob-tests --bin conformance
 	cargo run --quiet --locked --package batchjob-tests --bin reliability
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use batchjob_crd::BatchJob;
+use batchjob_crd::{BatchCronJob, BatchJob};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -39,9 +39,14 @@ async fn answer(jobs: &Api<DynamicObject>, manifest: &Value, case: &Value) -> Re
 #[tokio::test]
 async fn every_case_of_the_list_is_answered_in_its_words() -> Result<()> {
     let stage = Stage::new("admission").await?;
-    let kind = ApiResource::erase::<BatchJob>(&());
+    each_is_answered(&stage, "admission.yaml", ApiResource::erase::<BatchJob>(&())).await?;
+    each_is_answered(&stage, "cron_admission.yaml", ApiResource::erase::<BatchCronJob>(&())).await
+}
+
+async fn each_is_answered(stage: &Stage, file: &str, kind: ApiResource) -> Result<()> {
     let jobs = Api::namespaced_with(stage.namespace.client.clone(), &stage.namespace.name, &kind);
-    let admission: Value = serde_saphyr::from_str(&fs::read_to_string(repository("crates/crd/tests/admission.yaml"))?)?;
+    let text = fs::read_to_string(repository("crates/crd/tests").join(file))?;
+    let admission: Value = serde_saphyr::from_str(&text)?;
     let mut wrong = Vec::new();
     for case in admission["cases"].as_array().context("cases")? {
         let answer = answer(&jobs, &admission["manifest"], case).await.with_context(|| case["case"].to_string())?;
@@ -59,18 +64,21 @@ async fn every_case_of_the_list_is_answered_in_its_words() -> Result<()> {
 
 /// The first time was when the cluster was made: the annotation that plain `kubectl apply` writes was not too large.
 #[tokio::test]
-async fn the_definition_can_be_applied_again() -> Result<()> {
+async fn the_definitions_can_be_applied_again() -> Result<()> {
     let stage = Stage::new("apply").await?;
-    let file = repository("crds/batchjobs.yaml").display().to_string();
-    let said = stage.kubectl(&["apply", "-f", &file]).await?;
-    assert_eq!(said.trim(), "customresourcedefinition.apiextensions.k8s.io/batchjobs.batchjob.dev unchanged");
+    let folder = repository("crds").display().to_string();
+    let said = stage.kubectl(&["apply", "-f", &folder]).await?;
+    let unchanged = |plural| format!("customresourcedefinition.apiextensions.k8s.io/{plural}.batchjob.dev unchanged");
+    assert_eq!(said.lines().collect::<Vec<_>>(), [unchanged("batchcronjobs"), unchanged("batchjobs")]);
     Ok(())
 }
 
 #[test]
-fn the_chart_has_the_same_definition() -> Result<()> {
-    let [one, other] = ["crds/batchjobs.yaml", "charts/batchjob/files/batchjobs.yaml"].map(repository);
-    assert!(fs::read_to_string(one)? == fs::read_to_string(other)?, "run make codegen");
+fn the_chart_has_the_same_definitions() -> Result<()> {
+    for name in ["batchjobs", "batchcronjobs"] {
+        let [one, other] = ["crds", "charts/batchjob/files"].map(|folder| repository(&format!("{folder}/{name}.yaml")));
+        assert!(fs::read_to_string(one)? == fs::read_to_string(other)?, "run make codegen");
+    }
     Ok(())
 }
 

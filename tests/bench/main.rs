@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
 
     let kubernetes = Kubernetes::start(Size::Node).await?;
     let kubectl = Kubectl::new(&kubernetes, "default");
-    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/batchjobs.yaml")])?;
+    kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")])?;
     let operator = Operator::start(&kubernetes, &[]).await?;
 
     latency::measure(&kubernetes, &kubectl, N_RUNS).await?;

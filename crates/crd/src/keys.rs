@@ -39,3 +39,14 @@ pub const INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-cou
 /// Pod annotation beside [`INDEX_FAILURE_COUNT`], if there are any: how many more had failed and were not counted, by a
 /// rule of podFailurePolicy.
 pub const INDEX_IGNORED_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// Annotation of a BatchCronJob: any new value starts a run, outside the schedule.
+pub const TRIGGER: &str = "batchjob.dev/trigger";
+/// Label of a run: the name of the BatchCronJob.
+pub const CRON_JOB_NAME: &str = "batchjob.dev/cron-job-name";
+/// Annotation of a run, as batch/v1 CronJob sets it, and of its pods: the slot, in the schedule's time zone (RFC 3339).
+pub const SCHEDULED_TIMESTAMP: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// Environment variable of every container of a run: the same.
+pub const SCHEDULED_TIMESTAMP_ENV: &str = "CRONJOB_SCHEDULED_TIMESTAMP";
+/// Annotation of a run that was triggered by hand, as `kubectl create job --from` sets it.
+pub const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";

@@ -62,3 +62,22 @@ pub const INVALID_SPEC: &str = "InvalidSpec";
 pub const SUCCEEDED: &str = "Succeeded";
 /// The job has failed; the condition Failed tells why.
 pub const FAILED: &str = "Failed";
+
+// Of a BatchCronJob.
+
+/// Ready: the schedule is valid, and its runs can be created.
+pub const SCHEDULED: &str = "Scheduled";
+/// Ready: the schedule is over, by notAfter.
+pub const ENDED: &str = "Ended";
+/// Suspended is True: `spec.suspend` is set.
+pub const SCHEDULE_SUSPENDED: &str = "Suspended";
+/// Suspended is False: `spec.suspend` was taken back.
+pub const SCHEDULE_RESUMED: &str = "Resumed";
+/// Stalled: an expression means nothing, or no day that there is.
+pub const INVALID_SCHEDULE: &str = "InvalidSchedule";
+/// Stalled: there is no such time zone. As batch/v1 CronJob's event.
+pub const UNKNOWN_TIME_ZONE: &str = "UnknownTimeZone";
+/// Reconciling: the API server refuses the runs; it is tried again, slowly.
+pub const RUN_REFUSED: &str = "RunRefused";
+/// Stalled, with `health: LastRun`: the last run that has ended failed.
+pub const LAST_RUN_FAILED: &str = "LastRunFailed";

@@ -71,12 +71,12 @@ impl Reason {
     }
 }
 
-/// A rule of batch/v1 Job.
-struct Upstream {
-    field_path: &'static str,
-    reason: Reason,
-    rule: &'static str,
-    message: &'static str,
+/// A rule as it is written down here.
+pub(crate) struct Row {
+    pub field_path: &'static str,
+    pub reason: Reason,
+    pub rule: &'static str,
+    pub message: &'static str,
 }
 
 /// The longest name: it is the value of the pods' label `batch.kubernetes.io/job-name`, and a label's value ends at 63.
@@ -84,11 +84,11 @@ struct Upstream {
 pub const MAX_NAME: u32 = 63;
 
 /// Rules on the root, which sees `metadata.name`.
-const ROOT: &[Upstream] = &[
+const ROOT: &[Row] = &[
     // Stricter than validateJobCreate, which takes a DNS subdomain: the name begins pod names, hostnames and, later,
     // names of Services, and none of those may have a dot everywhere. The API server has checked everything else of a
     // DNS label when this rule is reached.
-    Upstream {
+    Row {
         field_path: ".metadata.name",
         reason: Reason::Invalid,
         rule: "!self.metadata.name.contains('.')",
@@ -96,7 +96,7 @@ const ROOT: &[Upstream] = &[
                   etl.daily",
     },
     // validateNameAllowsCompletions: the hostname of the last pod, NAME-(completions - 1), has to be a DNS label.
-    Upstream {
+    Row {
         field_path: ".metadata.name",
         reason: Reason::Invalid,
         rule: "!has(self.spec.completionMode) || self.spec.completionMode != 'Indexed' || \
@@ -108,9 +108,9 @@ const ROOT: &[Upstream] = &[
 ];
 
 /// Rules on `spec` that look at the new spec only.
-const SPEC: &[Upstream] = &[
+const SPEC: &[Row] = &[
     // validateJobSpec. Absent is refused too, because it means Always in a pod.
-    Upstream {
+    Row {
         field_path: ".template.spec.restartPolicy",
         reason: Reason::Required,
         rule: "has(self.template.spec.restartPolicy) && self.template.spec.restartPolicy in ['OnFailure', 'Never']",
@@ -118,14 +118,14 @@ const SPEC: &[Upstream] = &[
                   means Always, and such a pod never ends",
     },
     // validateJobSpec.
-    Upstream {
+    Row {
         field_path: ".completions",
         reason: Reason::Required,
         rule: "!has(self.completionMode) || self.completionMode != 'Indexed' || has(self.completions)",
         message: "completionMode Indexed needs it: write how many indexes there are",
     },
     // validateJobSpec, maxParallelismForIndexedJob.
-    Upstream {
+    Row {
         field_path: ".parallelism",
         reason: Reason::Invalid,
         rule: "!has(self.completionMode) || self.completionMode != 'Indexed' || !has(self.parallelism) || \
@@ -133,60 +133,60 @@ const SPEC: &[Upstream] = &[
         message: "must be at most 100000 when completionMode is Indexed",
     },
     // validateJobSpec, for each of the three fields that speak of single indexes.
-    Upstream {
+    Row {
         field_path: ".backoffLimitPerIndex",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or use backoffLimit",
     },
-    Upstream {
+    Row {
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or use backoffLimit",
     },
-    Upstream {
+    Row {
         field_path: ".successPolicy",
         reason: Reason::Invalid,
         rule: "!has(self.successPolicy) || (has(self.completionMode) && self.completionMode == 'Indexed')",
         message: "needs completionMode Indexed: write that too, or remove it",
     },
     // validateJobSpec.
-    Upstream {
+    Row {
         field_path: ".backoffLimitPerIndex",
         reason: Reason::Required,
         rule: "!has(self.maxFailedIndexes) || has(self.backoffLimitPerIndex)",
         message: "maxFailedIndexes needs it: write how many attempts of one index may fail",
     },
-    Upstream {
+    Row {
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || !has(self.completions) || self.maxFailedIndexes <= self.completions",
         message: "must be at most completions",
     },
     // validateJobSpec, maxFailedIndexesForIndexedJob.
-    Upstream {
+    Row {
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.maxFailedIndexes) || self.maxFailedIndexes <= 100000",
         message: "must be at most 100000",
     },
     // validateJobSpec, completionsSoftLimit and the limits for what lies above it.
-    Upstream {
+    Row {
         field_path: ".maxFailedIndexes",
         reason: Reason::Required,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
                has(self.maxFailedIndexes)",
         message: "completions above 100000 together with backoffLimitPerIndex need it: write at most 10000",
     },
-    Upstream {
+    Row {
         field_path: ".maxFailedIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
                !has(self.maxFailedIndexes) || self.maxFailedIndexes <= 10000",
         message: "must be at most 10000 when completions is above 100000 and backoffLimitPerIndex is set",
     },
-    Upstream {
+    Row {
         field_path: ".parallelism",
         reason: Reason::Invalid,
         rule: "!has(self.backoffLimitPerIndex) || !has(self.completions) || self.completions <= 100000 || \
@@ -194,7 +194,7 @@ const SPEC: &[Upstream] = &[
         message: "must be at most 10000 when completions is above 100000 and backoffLimitPerIndex is set",
     },
     // validateJobSpec.
-    Upstream {
+    Row {
         field_path: ".template.spec.restartPolicy",
         reason: Reason::Invalid,
         rule: "!has(self.podFailurePolicy) || \
@@ -202,7 +202,7 @@ const SPEC: &[Upstream] = &[
         message: "must be Never when podFailurePolicy is set",
     },
     // validateJobSpec, IsDomainPrefixedPath. Its length is in the schema.
-    Upstream {
+    Row {
         field_path: ".managedBy",
         reason: Reason::Invalid,
         rule: "!has(self.managedBy) || self.managedBy.matches(\
@@ -211,7 +211,7 @@ const SPEC: &[Upstream] = &[
                   this operator",
     },
     // validatePodReplacementPolicy.
-    Upstream {
+    Row {
         field_path: ".podReplacementPolicy",
         reason: Reason::Invalid,
         rule: "!has(self.podFailurePolicy) || !has(self.podReplacementPolicy) || self.podReplacementPolicy == 'Failed'",
@@ -219,16 +219,16 @@ const SPEC: &[Upstream] = &[
     },
 ];
 
-/// Rules on single entries and parts of the policies: where they stand, and the rules.
-const POLICIES: &[(&str, &[Upstream])] = &[
-    ("spec.podFailurePolicy.rules[]", FAILURE_RULE),
-    ("spec.podFailurePolicy.rules[].onExitCodes", ON_EXIT_CODES),
-    ("spec.podFailurePolicy.rules[].onPodConditions[]", ON_POD_CONDITION),
-    ("spec.successPolicy.rules[]", SUCCESS_RULE),
+/// Rules on single entries and parts of the policies: where they stand, from the spec, and the rules.
+const POLICIES: &[(&str, &[Row])] = &[
+    ("podFailurePolicy.rules[]", FAILURE_RULE),
+    ("podFailurePolicy.rules[].onExitCodes", ON_EXIT_CODES),
+    ("podFailurePolicy.rules[].onPodConditions[]", ON_POD_CONDITION),
+    ("successPolicy.rules[]", SUCCESS_RULE),
 ];
 
 /// `validatePodFailurePolicyRule`.
-const FAILURE_RULE: &[Upstream] = &[Upstream {
+const FAILURE_RULE: &[Row] = &[Row {
     field_path: "",
     reason: Reason::Invalid,
     rule: "has(self.onExitCodes) != (has(self.onPodConditions) && size(self.onPodConditions) > 0)",
@@ -236,14 +236,14 @@ const FAILURE_RULE: &[Upstream] = &[Upstream {
 }];
 
 /// `validatePodFailurePolicyRuleOnExitCodes`.
-const ON_EXIT_CODES: &[Upstream] = &[
-    Upstream {
+const ON_EXIT_CODES: &[Row] = &[
+    Row {
         field_path: ".values",
         reason: Reason::Invalid,
         rule: "self.operator != 'In' || !(0 in self.values)",
         message: "must not contain 0 when operator is In, because 0 is no failure: remove it",
     },
-    Upstream {
+    Row {
         field_path: ".values",
         reason: Reason::Invalid,
         rule: "self.values.isSorted()",
@@ -252,7 +252,7 @@ const ON_EXIT_CODES: &[Upstream] = &[
 ];
 
 /// `validatePodFailurePolicyRuleOnPodConditions`, ValidateQualifiedName.
-const ON_POD_CONDITION: &[Upstream] = &[Upstream {
+const ON_POD_CONDITION: &[Row] = &[Row {
     field_path: ".type",
     reason: Reason::Invalid,
     rule: "!format.qualifiedName().validate(self.type).hasValue()",
@@ -260,8 +260,8 @@ const ON_POD_CONDITION: &[Upstream] = &[Upstream {
 }];
 
 /// `validateSuccessPolicyRule`.
-const SUCCESS_RULE: &[Upstream] = &[
-    Upstream {
+const SUCCESS_RULE: &[Row] = &[
+    Row {
         field_path: "",
         reason: Reason::Required,
         rule: "has(self.succeededIndexes) || has(self.succeededCount)",
@@ -269,7 +269,7 @@ const SUCCESS_RULE: &[Upstream] = &[
     },
     // validateIndexesFormat. Numbers that grow by at least 1 do not get smaller when the place of each is taken off.
     // 64 KiB hold at most 12774 numbers that are all different.
-    Upstream {
+    Row {
         field_path: ".succeededIndexes",
         reason: Reason::Invalid,
         rule: "!has(self.succeededIndexes) || self.succeededIndexes == '' || ( \
@@ -280,7 +280,7 @@ const SUCCESS_RULE: &[Upstream] = &[
     },
     // With 2-4 written as 2.5,-4 each number shows what it is: a start (2.5) takes its own off, an end (-4) puts its own
     // and one more on, and an index alone is one. To do that with more than 6000 characters could cost too much.
-    Upstream {
+    Row {
         field_path: ".succeededCount",
         reason: Reason::Invalid,
         rule: "!has(self.succeededCount) || !has(self.succeededIndexes) || size(self.succeededIndexes) > 6000 || ( \
@@ -293,7 +293,7 @@ const SUCCESS_RULE: &[Upstream] = &[
     },
 ];
 
-/// A rule about each entry of a list that has to see more than the entry, which is `r` in it. It stands on `spec`, and
+/// A rule about each entry of a list that has to see more than the entry, which is `r` in it. It stands on the spec, and
 /// the message begins with the field.
 struct Entry {
     list: &'static str,
@@ -357,9 +357,9 @@ const IMMUTABLE_FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Rules on `spec` that compare it with what it was, beside [`IMMUTABLE_FIELDS`] and those of [`template`].
-const UPDATE: &[Upstream] = &[
+const UPDATE: &[Row] = &[
     // validateCompletions. What is compared is the effective value, where -1 stands for a work queue.
-    Upstream {
+    Row {
         field_path: ".completions",
         reason: Reason::Invalid,
         rule: "(!has(self.completions) && !has(oldSelf.completions)) || \
@@ -372,7 +372,7 @@ const UPDATE: &[Upstream] = &[
     },
     // The same where completions is absent. In a Job `completions: 1` is filled in at creation if parallelism is absent
     // too; here nothing is filled in, and `kubectl scale` on such a job would make it a work queue.
-    Upstream {
+    Row {
         field_path: ".parallelism",
         reason: Reason::Forbidden,
         rule: "has(self.completions) || has(oldSelf.completions) || has(self.parallelism) == has(oldSelf.parallelism)",
@@ -462,14 +462,24 @@ fn is_same(items: &str) -> String {
     format!("[{}] == [{}]", items.replace("SELF", "self"), items.replace("SELF", "oldSelf"))
 }
 
-/// All rules.
+/// All rules of a BatchJob.
 pub fn all() -> Vec<Rule> {
     let root = ROOT.iter().map(|row| row.rule("")).chain(template());
-    let unsupported = UNSUPPORTED.iter().map(Unsupported::as_rule);
-    let spec = SPEC.iter().chain(UPDATE).map(|row| row.rule("spec")).chain(ENTRIES.iter().map(Entry::as_rule));
+    let update = UPDATE.iter().map(|row| row.rule("spec"));
     let immutable = IMMUTABLE_FIELDS.iter().map(|&(field, value)| immutable(field, value));
-    let policies = POLICIES.iter().flat_map(|&(path, rows)| rows.iter().map(move |row| row.rule(path)));
-    root.chain(unsupported).chain(spec).chain(immutable).chain(policies).collect()
+    root.chain(of_spec("spec")).chain(update).chain(immutable).collect()
+}
+
+/// The rules of a BatchJob's spec, wherever it stands, that look at nothing else.
+pub(crate) fn of_spec(path: &str) -> impl Iterator<Item = Rule> {
+    let unsupported = UNSUPPORTED.iter().map(move |row| row.rule_at(path));
+    let spec = SPEC.iter().map(move |row| row.rule(path));
+    let entries = ENTRIES.iter().map(move |row| row.rule_at(path));
+    let policies = POLICIES.iter().flat_map(move |&(below, rows)| {
+        let stands_on = format!("{path}.{below}");
+        rows.iter().map(move |row| row.rule(&stands_on))
+    });
+    unsupported.chain(spec).chain(entries).chain(policies)
 }
 
 fn immutable(field: &str, value: &str) -> Rule {
@@ -483,14 +493,14 @@ impl Rule {
     }
 }
 
-impl Upstream {
-    fn rule(&self, stands_on: &str) -> Rule {
+impl Row {
+    pub(crate) fn rule(&self, stands_on: &str) -> Rule {
         Rule::new(stands_on, self.field_path, self.reason, self.rule.into(), self.message)
     }
 }
 
 impl Entry {
-    fn as_rule(&self) -> Rule {
+    fn rule_at(&self, path: &str) -> Rule {
         let Entry { list, field, rule, message } = self;
         let (owner, _) = list.split_once('.').expect("a list in a field");
         let field_path = format!(".{list}");
@@ -498,14 +508,14 @@ impl Entry {
         // Not `+ string(…)`: what that makes has no length that the API server knows, and so no cost.
         let first = format!("self.{list}.map(r, {rule}).indexOf(false)");
         Rule {
-            message_expression: Some(format!("'spec.{list}[%d].{field}: {message}'.format([{first}])")),
-            ..Rule::new("spec", &field_path, Reason::Invalid, all, message)
+            message_expression: Some(format!("'{path}.{list}[%d].{field}: {message}'.format([{first}])")),
+            ..Rule::new(path, &field_path, Reason::Invalid, all, message)
         }
     }
 }
 
 impl Unsupported {
-    fn as_rule(&self) -> Rule {
-        Rule::new("spec", &format!(".{}", self.field), Reason::Forbidden, self.rule(), &self.message())
+    fn rule_at(&self, path: &str) -> Rule {
+        Rule::new(path, &format!(".{}", self.field), Reason::Forbidden, self.rule(), &self.message())
     }
 }

@@ -1,7 +1,7 @@
-//! The CustomResourceDefinition, as it is installed.
+//! The CustomResourceDefinitions, as they are installed.
 //!
-//! `BatchJob::crd()`, which the derive makes, is only where it starts: it is too large for plain `kubectl apply`, stores
-//! explicit nulls, and knows none of the rules. [`crd`] is the one to use:
+//! `BatchJob::crd()`, which the derive makes, is only where one starts: it is too large for plain `kubectl apply`, stores
+//! explicit nulls, and knows none of the rules. [`all`] has the ones to use:
 //!
 //! | step | because |
 //! |---|---|
@@ -9,24 +9,62 @@
 //! | no `nullable` | `parallelism: null` is then dropped, instead of stored, where it breaks the scale path |
 //! | no line ends of the source in descriptions | `kubectl explain` wraps them anew |
 //! | `.status` has the default `{observedGeneration: -1}` | tools must not take a job for done that nobody has seen yet |
-//! | the words and limits of a Job's validation (`limits`) and the rules of [`crate::rules`] | a mistake is named when it is applied, not by a job that hangs |
+//! | the words and limits of a Job's validation (`limits`) and the rules of [`crate::rules`] and [`crate::cron_rules`] | a mistake is named when it is applied, not by a job that hangs |
 //! | the words of [`crate::unsupported`] at its fields | `kubectl explain` must not advertise what is refused |
 
 pub mod kubernetes;
 
 use k8s_openapi::api::batch::v1::{PodFailurePolicy, SuccessPolicy};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::api::core::v1::{ObjectReference, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::CustomResourceExt;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::cron_job::BatchCronJob;
+use crate::cron_rules;
 use crate::job::BatchJob;
 use crate::rules::{self, MAX_CONTAINERS, MAX_NAME, Rule};
 use crate::unsupported::{Refused, UNSUPPORTED};
 
-/// The CustomResourceDefinition of `BatchJob`, ready to be applied.
-pub fn crd() -> Value {
-    let mut crd = serde_json::to_value(BatchJob::crd()).expect("a CRD is plain JSON");
+/// The CustomResourceDefinitions, ready to be applied.
+pub fn all() -> [Value; 2] {
+    [batch_job(), batch_cron_job()]
+}
+
+/// The CustomResourceDefinition of `BatchJob`.
+pub fn batch_job() -> Value {
+    finished(BatchJob::crd(), MAX_NAME, |root| {
+        repair_spec(root, "spec");
+        rules::all()
+    })
+}
+
+/// The CustomResourceDefinition of `BatchCronJob`.
+pub fn batch_cron_job() -> Value {
+    finished(BatchCronJob::crd(), cron_rules::MAX_NAME, |root| {
+        repair_spec(root, cron_rules::TEMPLATE);
+        put(at(root, "spec.jobTemplate.metadata"), kubernetes::bare::<ObjectMeta>());
+        let fields = &mut at(root, cron_rules::TEMPLATE)["properties"];
+        for (_, field) in fields.as_object_mut().expect("fields") {
+            // They are told once, by `kubectl explain batchjob.spec`.
+            field.as_object_mut().expect("a schema").remove("description");
+        }
+        put(at(root, "status.active[]"), kubernetes::bare::<ObjectReference>());
+        for (path, keyword, value) in cron_rules::LIMITS {
+            at(root, path)[keyword] = json!(value);
+        }
+        for list in ["status.nextScheduleTimes", "status.active", "status.gaps", "status.waiting"] {
+            // From serde's `default`, which is about reading.
+            at(root, list).as_object_mut().expect("a schema").remove("default");
+        }
+        cron_rules::all()
+    })
+}
+
+/// What the derive makes, made fit for use; `change` does what is of this kind alone, and answers with its rules.
+fn finished(derived: impl Serialize, max_name: u32, change: impl FnOnce(&mut Value) -> Vec<Rule>) -> Value {
+    let mut crd = serde_json::to_value(derived).expect("a CRD is plain JSON");
     let root = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     for_each_schema(root, &mut |schema| {
         schema.remove("nullable");
@@ -37,9 +75,31 @@ pub fn crd() -> Value {
 
     // The only parts of metadata that a CRD may say something about are the lengths and patterns of the names.
     root["properties"]["metadata"] =
-        json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": MAX_NAME } } });
+        json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": max_name } } });
 
-    let fields = &mut root["properties"]["spec"]["properties"];
+    let status = &mut root["properties"]["status"];
+    status["default"] = json!({ "observedGeneration": -1 });
+    let conditions = &mut status["properties"]["conditions"];
+    conditions["items"] = kubernetes::described::<Condition>();
+    // So that two writers of conditions can each own theirs under server-side apply, as in Kubernetes' own kinds.
+    conditions["x-kubernetes-list-type"] = json!("map");
+    conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
+    // From serde's `default`, which is about reading.
+    conditions.as_object_mut().expect("a schema").remove("default");
+
+    for found in change(root) {
+        let rules = &mut at(root, &found.stands_on)["x-kubernetes-validations"];
+        if rules.is_null() {
+            *rules = json!([]);
+        }
+        rules.as_array_mut().expect("rules").push(rule(&found));
+    }
+    crd
+}
+
+/// The spec of a BatchJob, wherever it stands: Kubernetes' own types in it, what is refused, and the limits.
+fn repair_spec(root: &mut Value, path: &str) {
+    let fields = &mut at(root, path)["properties"];
     put(&mut fields["template"], kubernetes::bare::<PodTemplateSpec>());
     put(&mut fields["podFailurePolicy"], kubernetes::bare::<PodFailurePolicy>());
     // A Job's validation takes one without rules, which does nothing.
@@ -57,60 +117,41 @@ pub fn crd() -> Value {
             put(field, json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }));
         }
     }
-    for (path, keyword, value) in limits() {
-        at(root, path)[keyword] = value;
+    for (below, keyword, value) in limits() {
+        at(root, &format!("{path}.{below}"))[keyword] = value;
     }
-
-    let status = &mut root["properties"]["status"];
-    status["default"] = json!({ "observedGeneration": -1 });
-    let conditions = &mut status["properties"]["conditions"];
-    conditions["items"] = kubernetes::described::<Condition>();
-    // So that two writers of conditions can each own theirs under server-side apply, as in Kubernetes' own kinds.
-    conditions["x-kubernetes-list-type"] = json!("map");
-    conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
-    // From serde's `default`, which is about reading.
-    conditions.as_object_mut().expect("a schema").remove("default");
-
-    for found in rules::all() {
-        let rules = &mut at(root, &found.stands_on)["x-kubernetes-validations"];
-        if rules.is_null() {
-            *rules = json!([]);
-        }
-        rules.as_array_mut().expect("rules").push(rule(&found));
-    }
-    crd
 }
 
-/// What a Job's validation says (`pkg/apis/batch/validation/validation.go`) and a schema can say: where, the keyword, and
-/// its value.
+/// What a Job's validation says (`pkg/apis/batch/validation/validation.go`) and a schema can say: where in the spec, the
+/// keyword, and its value.
 fn limits() -> Vec<(&'static str, &'static str, Value)> {
-    let containers = ["spec.template.spec.containers", "spec.template.spec.initContainers"];
+    let containers = ["template.spec.containers", "template.spec.initContainers"];
     let of_containers = containers.into_iter().map(|path| (path, "maxItems", json!(MAX_CONTAINERS)));
     // ValidateDNS1123Label.
-    let of_names = ["spec.template.spec.containers[].name", "spec.template.spec.initContainers[].name"];
+    let of_names = ["template.spec.containers[].name", "template.spec.initContainers[].name"];
     let of_names = of_names.into_iter().map(|path| (path, "maxLength", json!(63)));
     let others = [
         // ValidatePodSpec requires both, though the schema of a Job does not.
-        ("spec.template", "required", json!(["spec"])),
-        ("spec.template.spec.containers", "minItems", json!(1)),
+        ("template", "required", json!(["spec"])),
+        ("template.spec.containers", "minItems", json!(1)),
         // validateJobSpec.
-        ("spec.managedBy", "maxLength", json!(63)),
+        ("managedBy", "maxLength", json!(63)),
         // validatePodFailurePolicy and below.
-        ("spec.podFailurePolicy.rules", "maxItems", json!(20)),
-        ("spec.podFailurePolicy.rules[].action", "enum", json!(["Count", "FailIndex", "FailJob", "Ignore"])),
-        ("spec.podFailurePolicy.rules[].onExitCodes.containerName", "maxLength", json!(63)),
-        ("spec.podFailurePolicy.rules[].onExitCodes.operator", "enum", json!(["In", "NotIn"])),
-        ("spec.podFailurePolicy.rules[].onExitCodes.values", "minItems", json!(1)),
-        ("spec.podFailurePolicy.rules[].onExitCodes.values", "maxItems", json!(255)),
-        ("spec.podFailurePolicy.rules[].onPodConditions", "maxItems", json!(20)),
+        ("podFailurePolicy.rules", "maxItems", json!(20)),
+        ("podFailurePolicy.rules[].action", "enum", json!(["Count", "FailIndex", "FailJob", "Ignore"])),
+        ("podFailurePolicy.rules[].onExitCodes.containerName", "maxLength", json!(63)),
+        ("podFailurePolicy.rules[].onExitCodes.operator", "enum", json!(["In", "NotIn"])),
+        ("podFailurePolicy.rules[].onExitCodes.values", "minItems", json!(1)),
+        ("podFailurePolicy.rules[].onExitCodes.values", "maxItems", json!(255)),
+        ("podFailurePolicy.rules[].onPodConditions", "maxItems", json!(20)),
         // ValidateQualifiedName: a prefix of at most 253 characters and a name of at most 63.
-        ("spec.podFailurePolicy.rules[].onPodConditions[].type", "maxLength", json!(317)),
-        ("spec.podFailurePolicy.rules[].onPodConditions[].status", "enum", json!(["False", "True", "Unknown"])),
+        ("podFailurePolicy.rules[].onPodConditions[].type", "maxLength", json!(317)),
+        ("podFailurePolicy.rules[].onPodConditions[].status", "enum", json!(["False", "True", "Unknown"])),
         // validateSuccessPolicy and below.
-        ("spec.successPolicy.rules", "minItems", json!(1)),
-        ("spec.successPolicy.rules", "maxItems", json!(20)),
-        ("spec.successPolicy.rules[].succeededCount", "minimum", json!(0)),
-        ("spec.successPolicy.rules[].succeededIndexes", "maxLength", json!(65536)),
+        ("successPolicy.rules", "minItems", json!(1)),
+        ("successPolicy.rules", "maxItems", json!(20)),
+        ("successPolicy.rules[].succeededCount", "minimum", json!(0)),
+        ("successPolicy.rules[].succeededIndexes", "maxLength", json!(65536)),
     ];
     of_containers.chain(of_names).chain(others).collect()
 }

@@ -1,12 +1,13 @@
-//! The CustomResourceDefinition has what a Job has, fits into `kubectl apply`, and is the one in `crds/`.
+//! The CustomResourceDefinitions have what a Job and a CronJob have, fit into `kubectl apply`, and are those in `crds/`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use batchjob_crd::schema::{crd, kubernetes};
-use batchjob_crd::{GROUP, VERSION, rules};
-use k8s_openapi::api::batch::v1::JobSpec;
+use batchjob_crd::rules::Rule;
+use batchjob_crd::schema::{self, batch_cron_job, batch_job, kubernetes};
+use batchjob_crd::{GROUP, VERSION, cron_rules, rules};
+use k8s_openapi::api::batch::v1::{CronJobSpec, JobSpec};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
@@ -25,7 +26,11 @@ const MAP_LISTS: &[(&str, &[&str])] = &[
 ];
 
 fn root() -> Value {
-    crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+    root_of(batch_job())
+}
+
+fn root_of(mut crd: Value) -> Value {
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
 }
 
 /// The schema at a path like `spec.template.spec.containers[].env`.
@@ -57,24 +62,30 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_file_in_crds_is_this_one() {
-    let file: Value = serde_saphyr::from_str(&read("../../crds/batchjobs.yaml")).expect("YAML");
-    assert!(file == crd(), "crds/batchjobs.yaml differs from crates/crd: run `make codegen`");
+fn the_files_in_crds_are_these() {
+    for (plural, crd) in [("batchjobs", batch_job()), ("batchcronjobs", batch_cron_job())] {
+        let file: Value = serde_saphyr::from_str(&read(&format!("../../crds/{plural}.yaml"))).expect("YAML");
+        assert!(file == crd, "crds/{plural}.yaml differs from crates/crd: run `make codegen`");
+    }
 }
 
 /// The annotation that plain `kubectl apply` keeps the manifest in ends at 262,144 bytes; this leaves room to grow.
 #[test]
-fn it_fits_into_client_side_apply() {
-    let size = crd().to_string().len();
-    assert!(size < 200_000, "{size} bytes");
+fn they_fit_into_client_side_apply() {
+    for crd in schema::all() {
+        let size = crd.to_string().len();
+        assert!(size < 200_000, "{size} bytes");
+    }
 }
 
 #[test]
-fn it_is_one() {
-    let crd: CustomResourceDefinition = serde_json::from_value(crd()).expect("a CRD");
-    assert_eq!(crd.spec.group, GROUP);
-    assert_eq!(crd.spec.versions[0].name, VERSION);
-    assert_eq!(crd.metadata.name.as_deref(), Some("batchjobs.batchjob.dev"));
+fn they_are_ones() {
+    let names = schema::all().map(|crd| {
+        let crd: CustomResourceDefinition = serde_json::from_value(crd).expect("a CRD");
+        assert_eq!((crd.spec.group.as_str(), crd.spec.versions[0].name.as_str()), (GROUP, VERSION));
+        crd.metadata.name.expect("a name")
+    });
+    assert_eq!(names, ["batchjobs.batchjob.dev", "batchcronjobs.batchjob.dev"]);
 }
 
 #[test]
@@ -83,28 +94,35 @@ fn every_field_of_a_job_is_here() {
         schema["properties"].as_object().expect("fields").keys().cloned().collect()
     };
     assert_eq!(names(&root()["properties"]["spec"]), names(&kubernetes::bare::<JobSpec>()));
+    let cron = root_of(batch_cron_job());
+    let of_cron_job = names(&kubernetes::bare::<CronJobSpec>());
+    assert!(of_cron_job.is_subset(&names(&cron["properties"]["spec"])));
+    assert_eq!(names(at(&cron, "spec.jobTemplate.spec")), names(&kubernetes::bare::<JobSpec>()));
 }
 
 /// A default in a spec is drift to GitOps tools; an explicit null would be stored and break the scale path.
 #[test]
 fn spec_has_no_default_and_nothing_is_nullable() {
-    let root = root();
-    assert_eq!(count(at(&root, "spec"), "default"), 0);
-    assert_eq!(count(&root, "default"), 1, "that of .status");
-    assert_eq!(root["properties"]["status"]["default"], serde_json::json!({ "observedGeneration": -1 }));
-    assert_eq!(count(&root, "nullable"), 0);
+    for root in schema::all().map(root_of) {
+        assert_eq!(count(at(&root, "spec"), "default"), 0);
+        assert_eq!(count(&root, "default"), 1, "that of .status");
+        assert_eq!(root["properties"]["status"]["default"], serde_json::json!({ "observedGeneration": -1 }));
+        assert_eq!(count(&root, "nullable"), 0);
+    }
 }
 
 #[test]
 fn own_fields_have_descriptions_and_the_template_has_none_inside() {
-    let root = root();
-    for part in ["spec", "status"] {
-        for (field, schema) in at(&root, part)["properties"].as_object().expect("fields") {
-            let words = schema["description"].as_str().unwrap_or_default();
-            assert!(!words.is_empty(), "{part}.{field} has no description");
-            assert!(!words.contains('\n'), "{part}.{field}: {words}");
+    for root in schema::all().map(root_of) {
+        for part in ["spec", "status"] {
+            for (field, schema) in at(&root, part)["properties"].as_object().expect("fields") {
+                let words = schema["description"].as_str().unwrap_or_default();
+                assert!(!words.is_empty(), "{part}.{field} has no description");
+                assert!(!words.contains('\n'), "{part}.{field}: {words}");
+            }
         }
     }
+    let root = root();
     for field in ["template", "podFailurePolicy", "successPolicy"] {
         assert_eq!(count(&root["properties"]["spec"]["properties"][field], "description"), 1, "its own");
     }
@@ -144,16 +162,17 @@ fn numbers_and_texts_are_told_apart_as_in_kubernetes() {
 /// The API server refuses a CRD whose rule names a field that does not exist.
 #[test]
 fn rules_name_fields_that_exist() {
-    let root = root();
-    for rule in rules::all() {
-        assert!(at(at(&root, &rule.stands_on), &rule.field_path).is_object(), "{rule:?}");
+    for (root, rules) in [(root(), rules::all()), (root_of(batch_cron_job()), cron_rules::all())] {
+        for rule in rules {
+            assert!(at(at(&root, &rule.stands_on), &rule.field_path).is_object(), "{rule:?}");
+        }
     }
 }
 
 /// Those that are texts in a CEL expression must not end it.
 #[test]
 fn messages_have_no_quotes() {
-    for rule in rules::all() {
+    for rule in rules::all().into_iter().chain(cron_rules::all()) {
         assert!(!rule.message.contains(['\'', '\\', '%', '\n']), "{}", rule.message);
     }
 }
@@ -183,9 +202,16 @@ fn the_whole_template_is_compared_while_suspended() {
 
 #[test]
 fn every_rule_has_a_case_that_breaks_it() {
-    let admission: Value = serde_saphyr::from_str(&read("tests/admission.yaml")).expect("YAML");
+    each_has_a_case("admission.yaml", rules::all());
+    // Those of the template are the same, and stand elsewhere.
+    let own = cron_rules::all().into_iter().filter(|rule| !rule.stands_on.starts_with("spec.jobTemplate"));
+    each_has_a_case("cron_admission.yaml", own.collect());
+}
+
+fn each_has_a_case(file: &str, rules: Vec<Rule>) {
+    let admission: Value = serde_saphyr::from_str(&read(&format!("tests/{file}"))).expect("YAML");
     let cases = admission["cases"].as_array().expect("cases");
-    for rule in rules::all() {
+    for rule in rules {
         // The field is part of the answer, so that two rules with the same message need two cases.
         let field = match &rule.message_expression {
             Some(_) => String::new(),
@@ -195,11 +221,7 @@ fn every_rule_has_a_case_that_breaks_it() {
             let says = case["says"].as_str().unwrap_or_default();
             says.starts_with(&field) && says.contains(&rule.message)
         };
-        assert!(
-            cases.iter().any(|case| breaks_it(&case)),
-            "no case in tests/admission.yaml for {field} {}",
-            rule.message
-        );
+        assert!(cases.iter().any(|case| breaks_it(&case)), "no case in tests/{file} for {field} {}", rule.message);
     }
 }
 
