@@ -11,3 +11,12 @@ mod field;
 
 pub use calendar::{Calendar, Dst, Repeated, Skipped};
 pub use expression::{Expression, Wrong};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// A time as clocks of a zone show it, and how far they are from UTC: RFC 3339, as `time.RFC3339` of Go.
+pub fn shown(at: Timestamp, zone: &str) -> String {
+    let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+    let offset = zone.to_offset(at);
+    if offset.is_zero() { at.to_string() } else { at.display_with_offset(offset).to_string() }
+}

@@ -4,7 +4,7 @@
 //! can tell (when the job started, when a condition changed) is taken over from the one before.
 
 use batchjob_crd::{BatchJobStatus, Phase, condition, reason};
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::attempt::Attempt;
@@ -12,6 +12,7 @@ use super::finish::Verdict;
 use super::scale::Scale;
 use super::spec::{Completions, Spec};
 use super::tally::Tally;
+use crate::conditions::{self, Conditions, whole_seconds};
 use crate::observed::{Job, Observed, Obstacle, PodPhase};
 
 /// What one pass has found, from which the status and the events are written.
@@ -47,7 +48,7 @@ pub fn is_decided(status: &BatchJobStatus) -> bool {
 
 /// The condition of that type, if it is true.
 pub(super) fn find_true<'a>(status: &'a BatchJobStatus, type_: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == "True")
+    conditions::find_true(&status.conditions, type_)
 }
 
 /// The status once the plan of this pass is carried out.
@@ -189,7 +190,7 @@ fn conclude(
         // Only where it completed, as batch/v1 Job has it: the end of a failed job is the time of its condition.
         // A clock that was set back must not end the job before it began.
         status.completion_time = Some(Time(status.start_time.as_ref().map_or(now, |start| now.max(start.0))));
-        conditions.complete(message.clone());
+        conditions.be_ready(reason::SUCCEEDED, message.clone());
     } else {
         conditions.stall(reason, message.clone());
     }
@@ -280,11 +281,6 @@ fn completions_summary(spec: &Spec, n_done: usize) -> String {
     }
 }
 
-/// Times in objects are whole seconds: with anything finer, what is read back would differ from what was written.
-fn whole_seconds(at: Timestamp) -> Timestamp {
-    at.round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor)).unwrap_or(at)
-}
-
 fn as_count(n: usize) -> i32 {
     n.try_into().unwrap_or(i32::MAX)
 }
@@ -305,72 +301,6 @@ fn duration(duration: SignedDuration) -> String {
     text
 }
 
-/// The list of conditions, one of each type, with the time of each change of a status.
-struct Conditions {
-    list: Vec<Condition>,
-    generation: i64,
-    now: Timestamp,
-}
-
-impl Conditions {
-    fn set(&mut self, type_: &str, is_true: bool, reason: &str, message: String) {
-        let status = if is_true { "True" } else { "False" };
-        let at = self.list.iter().position(|condition| condition.type_ == type_);
-        let unchanged_since = at.map(|at| &self.list[at]).filter(|before| before.status == status);
-        let condition = Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message: shortened(message),
-            observed_generation: Some(self.generation),
-            last_transition_time: unchanged_since.map_or(Time(self.now), |before| before.last_transition_time.clone()),
-        };
-        match at {
-            Some(at) => self.list[at] = condition,
-            None => self.list.push(condition),
-        }
-    }
-
-    fn remove(&mut self, type_: &str) {
-        self.list.retain(|condition| condition.type_ != type_);
-    }
-
-    // The three that kstatus reads: never two of them at once.
-
-    fn reconcile(&mut self, reason: &str, message: String) {
-        self.remove(condition::STALLED);
-        self.set(condition::RECONCILING, true, reason, message.clone());
-        self.set(condition::READY, false, reason, message);
-    }
-
-    fn stall(&mut self, reason: &str, message: String) {
-        self.remove(condition::RECONCILING);
-        self.set(condition::STALLED, true, reason, message.clone());
-        self.set(condition::READY, false, reason, message);
-    }
-
-    fn complete(&mut self, message: String) {
-        self.clear_progress();
-        self.set(condition::READY, true, reason::SUCCEEDED, message);
-    }
-
-    fn clear_progress(&mut self) {
-        for type_ in [condition::RECONCILING, condition::STALLED, condition::READY] {
-            self.remove(type_);
-        }
-    }
-}
-
-/// A condition's message has at most 32,768 characters; a person reads the first thousand.
-fn shortened(mut message: String) -> String {
-    const MAX: usize = 1024;
-    if message.len() > MAX {
-        message.truncate(message.floor_char_boundary(MAX));
-        message.push('…');
-    }
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,11 +309,5 @@ mod tests {
     fn a_duration_has_its_two_largest_units() {
         let written = [0, 42, 60, 185, 3600, 7805, 86_400, 360_000].map(|s| duration(SignedDuration::from_secs(s)));
         assert_eq!(written, ["0s", "42s", "1m", "3m5s", "1h", "2h10m", "1d", "4d4h"]);
-    }
-
-    #[test]
-    fn a_long_message_is_cut_between_characters() {
-        let cut = shortened("é".repeat(1000));
-        assert!(cut.len() <= 1024 + '…'.len_utf8() && cut.ends_with("é…"), "{cut}");
     }
 }

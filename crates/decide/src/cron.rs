@@ -1,0 +1,144 @@
+//! One BatchCronJob: from its calendar, its ledger and its runs to the next plan. This file is the table of contents.
+//!
+//! A *slot* is a moment that the schedule names. The ledger says of each until when it is decided: it was started, it waits,
+//! or it was left out, with a reason. A run has a name that its slot makes, so a slot is started exactly when there is a run of
+//! that name, and creating it twice is creating it once. Only when the run is seen does the ledger say that it was started.
+//!
+//! One pass, in order:
+//!
+//! 1. [`ledger`]: what the user has changed since, and which waiting slots have their run.
+//! 2. [`due`]: which slots have come, and which of them came while nobody was there.
+//! 3. [`room`]: how many may start, and which runs end for it.
+//! 4. [`history`]: which runs are kept no longer.
+//! 5. [`status`]: what users see.
+
+pub mod due;
+pub mod history;
+pub mod ledger;
+pub mod name;
+pub mod observed;
+pub mod plan;
+pub mod room;
+pub mod run;
+pub mod spec;
+pub mod status;
+
+use crate::plan::Reason;
+use batchjob_crd::BatchCronJobStatus;
+use ledger::Ledger;
+use observed::{Observed, Obstacle, Run};
+use plan::{Action, Plan, Start};
+use room::Room;
+use spec::Spec;
+use status::Picture;
+
+/// How many runs one pass starts or deletes; what is left comes in the next one, behind the others.
+const MAX_PER_PASS: usize = 50;
+
+/// What should happen next to one BatchCronJob.
+pub fn decide(observed: &Observed) -> Plan {
+    let Observed { cron, now, .. } = observed;
+    if cron.is_deleted {
+        // What becomes of its runs is for the garbage collector.
+        return Plan::default();
+    }
+    let spec = match Spec::read(cron, *now) {
+        Ok(spec) => spec,
+        Err(problem) => {
+            let is_news = status::reason_of(&cron.status) != Some(problem.reason);
+            let mut plan = written(observed, status::invalid(cron, &problem, *now));
+            plan.reasons.extend(is_news.then(|| Reason::warning(problem.reason, problem.message)));
+            return plan;
+        }
+    };
+
+    let mut ledger = Ledger::read(cron);
+    let started = ledger::started(observed);
+    let mut left_out = ledger.catch_up(&spec, &started, *now);
+    left_out.extend(ledger.follow(&spec, cron, *now));
+    if !spec.is_suspended
+        && let Ok(horizon) = now.checked_sub(spec.jitter)
+    {
+        left_out.extend(ledger.take(due::due(&spec, ledger.decided_until, horizon, &started, *now)));
+    }
+    let seen = ledger.see_runs(observed, &started);
+    left_out.extend(ledger.give_up_late(&spec, *now));
+    if let Some(Obstacle::NameTaken(name)) = &observed.obstacle {
+        left_out.extend(ledger.give_up_name(cron, name));
+    }
+
+    let room = Room::of(observed, &spec);
+    // What was started is written down before anything is started or ended for the next: a run that is gone by then would be
+    // started once more.
+    let starts =
+        if seen.is_news { Vec::new() } else { starts(observed, &spec, &ledger, seen.trigger.as_deref(), &room) };
+    if !spec.keeps_all() {
+        let n_started = starts.iter().filter(|start| !start.is_manual).count();
+        left_out.extend(ledger.supersede(n_started));
+    }
+
+    let mut plan = Plan::default();
+    if starts.is_empty() {
+        let picture = Picture { observed, spec: &spec, ledger: &ledger, room: &room, pending: seen.trigger.is_some() };
+        let status = status::project(&picture);
+        plan = written(observed, status);
+        plan.reasons.extend(status::reasons(&picture, &left_out));
+        let dropped = history::dropped(&observed.runs, &spec);
+        plan.wake((dropped.len() > MAX_PER_PASS).then_some(*now));
+        plan.delete(dropped.into_iter().take(MAX_PER_PASS));
+    } else {
+        // What there is to say is said once these are there: then the ledger, too, knows of them.
+        plan.delete(room.replaced(starts.len()).iter().copied());
+        for start in starts.into_iter().take(MAX_PER_PASS) {
+            plan.reasons.push(Reason::normal("SuccessfulCreate", start.told()));
+            plan.actions.push(Action::CreateRun(start));
+        }
+    }
+    plan.wake(spec.timetable.next(ledger.decided_until).map(|slot| spec.starts_at(slot)));
+    plan.wake(ledger.waiting.first().and_then(|&slot| spec.too_late_at(slot)));
+    plan.wake(observed.obstacle.as_ref().and_then(Obstacle::retry_at));
+    plan
+}
+
+/// What starts now: what was asked for by hand first, then what has waited longest.
+fn starts(observed: &Observed, spec: &Spec, ledger: &Ledger, trigger: Option<&str>, room: &Room<'_>) -> Vec<Start> {
+    if observed.obstacle.as_ref().and_then(Obstacle::retry_at).is_some_and(|at| at > observed.now) {
+        return Vec::new();
+    }
+    let cron = &observed.cron;
+    let manual = trigger.map(|hash| Start::by_hand(cron, hash, observed.now));
+    // While it is suspended nothing waits but that.
+    let waiting = ledger.waiting.iter().filter(|_| !spec.is_suspended);
+    let newest_first = !spec.keeps_all() && room.free() < ledger.waiting.len();
+    let slots = match newest_first {
+        true => waiting.rev().map(|&slot| Start::of_slot(cron, slot)).collect::<Vec<_>>(),
+        false => waiting.map(|&slot| Start::of_slot(cron, slot)).collect(),
+    };
+    let mut starts: Vec<Start> = manual.into_iter().chain(slots).take(room.free()).collect();
+    starts.sort_by_key(|start| (!start.is_manual, start.time));
+    starts
+}
+
+fn written(observed: &Observed, status: BatchCronJobStatus) -> Plan {
+    let mut plan = Plan::default();
+    if status != observed.cron.status {
+        plan.actions.push(Action::WriteStatus(Box::new(status)));
+    }
+    plan
+}
+
+/// The runs that have not ended, the oldest first.
+fn active(runs: &[Run]) -> Vec<&Run> {
+    let mut active: Vec<&Run> = runs.iter().filter(|run| run.end.is_none()).collect();
+    active.sort_by_key(|run| (run.created, &run.name));
+    active
+}
+
+impl Plan {
+    fn delete<'a>(&mut self, runs: impl IntoIterator<Item = &'a Run>) {
+        for run in runs {
+            self.reasons.push(Reason::normal("SuccessfulDelete", format!("Deleted run {}", run.name)));
+            self.actions.push(Action::DeleteRun(run.into()));
+        }
+    }
+}
