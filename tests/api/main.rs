@@ -19,6 +19,7 @@
 //! | `policies` | what a failure and a success mean: the policies, and the limits for each index |
 //! | `door` | managed Jobs, and whose Jobs and pods are left alone; pods that are taken back and given up |
 //! | `adoption` | pods that nobody owns: which of them a job takes in, and which are let go |
+//! | `cron` | BatchCronJobs: what is started when, and what their readers are told |
 //! | `cronjob` | Kubernetes' own CronJob controller, and the managed Jobs that it makes |
 //! | `lifecycle` | a job as an object that everybody may change, list, delete and make again |
 //! | `writes` | what the operator writes is refused or comes too late, and nothing is lost or counted twice |
@@ -35,6 +36,7 @@ mod admit;
 mod adoption;
 mod both;
 mod counts;
+mod cron;
 mod cronjob;
 mod deletion;
 mod door;

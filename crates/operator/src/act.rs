@@ -6,6 +6,7 @@
 
 mod adopt;
 mod create;
+pub mod cron;
 mod pods;
 mod status;
 
@@ -18,6 +19,7 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, WriteError};
+use crate::observe::crons::Crons;
 use crate::observe::job::JobRecord;
 use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
@@ -32,6 +34,7 @@ pub struct Actor {
     pub writer: Writer,
     pub jobs: Arc<Jobs>,
     pub pods: Arc<Pods>,
+    pub crons: Arc<Crons>,
 }
 
 /// What came of a plan.

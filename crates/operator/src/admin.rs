@@ -14,6 +14,8 @@ use axum::routing::get;
 
 use crate::link::Link;
 use crate::metrics::Metrics;
+use crate::observe::crons::Crons;
+use crate::observe::job::JobKey;
 use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
 use crate::observe::watch::Reach;
@@ -95,8 +97,9 @@ pub struct Admin {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub jobs: Arc<Jobs>,
+    pub crons: Arc<Crons>,
     pub pods: Arc<Pods>,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Queue<JobKey>>,
 }
 
 impl Admin {
@@ -143,7 +146,7 @@ fn answer(is_well: bool, otherwise: &'static str) -> (StatusCode, &'static str) 
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    let text = admin.metrics.text(&admin.jobs, &admin.pods, &admin.queue);
+    let text = admin.metrics.text(&admin.jobs, &admin.crons, &admin.pods, &admin.queue);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

@@ -47,6 +47,16 @@ pub struct OperatorArgs {
     )]
     pub managed_jobs: bool,
 
+    /// Run BatchCronJobs too
+    #[arg(
+        long,
+        env = "BATCHJOB_CRON_JOBS",
+        default_value = "true",
+        value_name = "BOOL",
+        action = clap::ArgAction::Set
+    )]
+    pub cron_jobs: bool,
+
     /// How many jobs are looked at at the same time
     #[arg(long, env = "BATCHJOB_WORKERS", default_value = "16", value_name = "N", value_parser = at_least_one)]
     pub workers: usize,

@@ -37,7 +37,7 @@ const STATUS_REST: Duration = Duration::from_millis(500);
 const TOLD: usize = 2;
 
 /// How long a job that we cannot bear is left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(60);
+pub(crate) const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// A job whose writes were refused so often before can most likely not be written at all.
 const REFUSED_FOR_GOOD: u32 = 4;
@@ -49,7 +49,7 @@ const LONGEST_SLEEP: Duration = Duration::from_mins(5);
 /// Runs passes.
 pub struct Controller {
     pub actor: Actor,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Queue<JobKey>>,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -57,7 +57,13 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(actor: Actor, queue: Arc<Queue>, recorder: Recorder, metrics: Arc<Metrics>, clock: Clock) -> Controller {
+    pub fn new(
+        actor: Actor,
+        queue: Arc<Queue<JobKey>>,
+        recorder: Recorder,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Controller {
         Controller { actor, queue, recorder, metrics, clock, memories: Mutex::default() }
     }
 
@@ -341,7 +347,7 @@ fn pace(n_pods: usize) -> Option<Duration> {
 }
 
 /// When `at` is on the clock that timers go by. Never early: a timer that fires before its time decides nothing.
-fn instant_of(at: Timestamp, now: Timestamp) -> Instant {
+pub(crate) fn instant_of(at: Timestamp, now: Timestamp) -> Instant {
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     Instant::now() + wait.min(LONGEST_SLEEP)
 }

@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::observe::job::JobRecord;
 use crate::writer::Writer;
 
 const CONTROLLER: &str = "batchjob.dev/operator";
@@ -69,25 +68,18 @@ impl Recorder {
         (Recorder { queue: sender, metrics }, scribe.run(receiver))
     }
 
-    pub fn publish(&self, job: &JobRecord, mut reason: Reason) {
+    pub fn publish(&self, regarding: impl Into<ObjectReference>, mut reason: Reason) {
         if let Note::Text(text) = &mut reason.note {
             shorten(text);
         }
-        let regarding = ObjectReference {
-            api_version: Some(job.key.api_version()),
-            kind: Some(job.key.kind().to_owned()),
-            namespace: Some(job.key.namespace.to_string()),
-            name: Some(job.key.name.to_string()),
-            uid: Some(job.uid.to_string()),
-            ..ObjectReference::default()
-        };
-        if self.queue.try_send((regarding, reason)).is_err() {
+        if self.queue.try_send((regarding.into(), reason)).is_err() {
             self.metrics.event_dropped();
         }
     }
 
-    pub fn warn(&self, job: &JobRecord, reason: &str, message: String) {
-        self.publish(job, Reason { severity: Severity::Warning, reason: reason.to_owned(), note: Note::Text(message) });
+    pub fn warn(&self, regarding: impl Into<ObjectReference>, reason: &str, message: String) {
+        let note = Note::Text(message);
+        self.publish(regarding, Reason { severity: Severity::Warning, reason: reason.to_owned(), note });
     }
 }
 

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod args;
 pub mod clock;
 pub mod controller;
+pub mod cron_controller;
 pub mod error;
 pub mod events;
 pub mod lease;

@@ -47,9 +47,9 @@ pub enum NextTry {
 }
 
 /// How long creates that are refused wait, the first time and at most.
-const REFUSED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
+pub(crate) const REFUSED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 /// The same where the template makes no pod: somebody may change what it is checked by, or against.
-const REJECTED: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15 * 60)];
+pub(crate) const REJECTED: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(15 * 60)];
 /// All jobs of a namespace that are refused together ask at most once in this time.
 const REFUSED_TOGETHER: Duration = Duration::from_millis(100);
 /// What the API server says of a refusal is told anew at most so often if only numbers in it change.
@@ -230,7 +230,7 @@ impl Repairs {
     }
 }
 
-fn after(class: Class, n: u32) -> Duration {
+pub(crate) fn after(class: Class, n: u32) -> Duration {
     let quarter = Duration::from_millis(250);
     match class {
         Class::Busy { retry_after: Some(delay) } => delay.min(Duration::from_secs(30)),
@@ -239,12 +239,12 @@ fn after(class: Class, n: u32) -> Duration {
     }
 }
 
-fn later(now: Timestamp, delay: Duration) -> Timestamp {
+pub(crate) fn later(now: Timestamp, delay: Duration) -> Timestamp {
     now.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
 /// The n-th delay of a sequence that doubles.
-fn doubling([first, max]: [Duration; 2], n: u32) -> Duration {
+pub(crate) fn doubling([first, max]: [Duration; 2], n: u32) -> Duration {
     (first * 2u32.pow(n.saturating_sub(1).min(16))).min(max)
 }
 

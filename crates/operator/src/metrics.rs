@@ -12,6 +12,7 @@ use batchjob_decide::Plan;
 use batchjob_decide::job::status::finished_at;
 use batchjob_decide::observed::Job;
 use batchjob_decide::plan::Counted;
+use jiff::SignedDuration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +22,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::act::Outcome;
+use crate::observe::crons::Crons;
+use crate::observe::job::JobKey;
 use crate::observe::jobs::Jobs;
 use crate::observe::pods::Pods;
 use crate::queue::Queue;
@@ -35,12 +38,14 @@ pub struct Metrics {
     pods_created: Family<CreatedLabels, Counter>,
     indexes_finished: Family<IndexesLabels, Counter>,
     finalizers: Family<FinalizerLabels, Counter>,
+    run_skew: Histogram,
 
     errors: Family<ErrorLabels, Counter>,
     events_dropped: Counter,
     relists: Family<KindLabels, Counter>,
     leads: Family<LeaseLabels, Gauge>,
     jobs: Gauge,
+    crons: Gauge,
     pods: Gauge,
     queued: Gauge,
     resident: Gauge<f64, AtomicU64>,
@@ -126,11 +131,14 @@ impl Metrics {
             pods_created: Family::default(),
             indexes_finished: Family::default(),
             finalizers: Family::default(),
+            // Upstream's buckets: from 1 s, doubling, 10 of them.
+            run_skew: Histogram::new((0..10).map(|n| f64::from(1 << n))),
             errors: Family::default(),
             events_dropped: Counter::default(),
             relists: Family::default(),
             leads: Family::default(),
             jobs: Gauge::default(),
+            crons: Gauge::default(),
             pods: Gauge::default(),
             queued: Gauge::default(),
             resident: Gauge::default(),
@@ -153,6 +161,13 @@ impl Metrics {
         );
         job.register("job_pods_creation", "Pods created, or refused", self.pods_created.clone());
         job.register("job_finished_indexes", "Indexes that have come to their end", self.indexes_finished.clone());
+        // Upstream's (`pkg/controller/cronjob/metrics`).
+        let cron = self.registry.sub_registry_with_prefix("cronjob_controller");
+        cron.register(
+            "job_creation_skew_duration_seconds",
+            "Time between when a run of a BatchCronJob is scheduled to start, and when it is created",
+            self.run_skew.clone(),
+        );
         let own = self.registry.sub_registry_with_prefix("batchjob");
         own.register(
             "errors",
@@ -167,6 +182,7 @@ impl Metrics {
             "Jobs in the cache: BatchJobs, and the managed batch/v1 Jobs if they are watched",
             self.jobs.clone(),
         );
+        own.register("cron_jobs", "BatchCronJobs in the cache", self.crons.clone());
         own.register("pods", "Pods in the cache", self.pods.clone());
         own.register("queued_jobs", "Jobs that wait for a worker", self.queued.clone());
         // Upstream's name (`k8s.io/component-base/metrics/prometheus/clientgo/leaderelection`).
@@ -230,6 +246,16 @@ impl Metrics {
         }
     }
 
+    /// A run of a BatchCronJob was created, so long after its slot.
+    pub fn run_created(&self, after: SignedDuration) {
+        self.run_skew.observe(after.as_secs_f64());
+    }
+
+    /// A pass over a BatchCronJob failed.
+    pub fn cron_failed(&self, class: &'static str) {
+        self.errors.get_or_create(&ErrorLabels { class }).inc();
+    }
+
     /// A pass that found nothing to decide on.
     pub fn pass(&self, result: PassResult) {
         match result {
@@ -252,8 +278,9 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self, jobs: &Jobs, pods: &Pods, queue: &Queue) -> String {
+    pub fn text(&self, jobs: &Jobs, crons: &Crons, pods: &Pods, queue: &Queue<JobKey>) -> String {
         self.jobs.set(jobs.count() as i64);
+        self.crons.set(crons.count() as i64);
         self.pods.set(pods.count() as i64);
         self.queued.set(queue.count() as i64);
         self.resident.set(resident_bytes());

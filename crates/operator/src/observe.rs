@@ -11,6 +11,10 @@
 //! be it from an event or from a new list. Every list is a consistent read, so a cache that has just been filled knows
 //! all that was written before the operator started.
 
+mod cache;
+mod creations;
+pub mod cron;
+pub mod crons;
 pub mod job;
 pub mod jobs;
 mod lenient;

@@ -27,11 +27,14 @@ use crate::admin::{Admin, Health};
 use crate::args::OperatorArgs;
 use crate::clock::Clock;
 use crate::controller::Controller;
+use crate::cron_controller::CronController;
 use crate::events::Recorder;
 use crate::lease::{Election, Elector, Term, Timing};
 use crate::link::Link;
 use crate::metrics::Metrics;
-use crate::observe::job::{JobKey, WireBatchJob, WireManagedJob};
+use crate::observe::cron::{CronKey, WireBatchCronJob};
+use crate::observe::crons::{CronSink, Crons};
+use crate::observe::job::{JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::jobs::{JobSink, Jobs};
 use crate::observe::pods::{PodSink, Pods};
 use crate::observe::watch::{self, Reach};
@@ -94,8 +97,10 @@ pub struct Operator {
     identity: String,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<JobKey>>,
+    cron_queue: Arc<Queue<CronKey>>,
     jobs: Arc<Jobs>,
+    crons: Arc<Crons>,
     pods: Arc<Pods>,
     sweep_call: Arc<Notify>,
 }
@@ -117,7 +122,9 @@ impl Operator {
             metrics: Metrics::new(),
             health: Health::new(),
             queue: Arc::default(),
+            cron_queue: Arc::default(),
             jobs: Arc::default(),
+            crons: Arc::default(),
             pods: Arc::default(),
             sweep_call: Arc::default(),
         })
@@ -129,6 +136,7 @@ impl Operator {
             health: self.health.clone(),
             metrics: self.metrics.clone(),
             jobs: self.jobs.clone(),
+            crons: self.crons.clone(),
             pods: self.pods.clone(),
             queue: self.queue.clone(),
         }
@@ -195,7 +203,8 @@ impl Operator {
         let client = self.clients.writing.clone();
         let writer = Writer::new(client, self.args.max_requests_in_flight, self.args.request_timeout, term.clone());
         let outage = writer.outage.clone();
-        let actor = Actor { writer: writer.clone(), jobs: self.jobs.clone(), pods: self.pods.clone() };
+        let (jobs, pods, crons) = (self.jobs.clone(), self.pods.clone(), self.crons.clone());
+        let actor = Actor { writer: writer.clone(), jobs, pods, crons };
         let (recorder, scribe) = Recorder::new(writer, self.metrics.clone(), &self.identity, self.clock.clone());
         let mut scribe = task(scribe);
         let sweep =
@@ -204,8 +213,14 @@ impl Operator {
         // What happened while another one led is in the caches; whom it concerned is not known.
         self.queue.restart(self.jobs.keys());
         self.sweep_call.notify_one();
+        self.cron_queue.restart(self.crons.keys());
+        let (metrics, clock) = (self.metrics.clone(), self.clock.clone());
+        let crons = CronController::new(actor.clone(), self.cron_queue.clone(), recorder.clone(), metrics, clock);
         let controller = Controller::new(actor, self.queue.clone(), recorder, self.metrics.clone(), self.clock.clone());
-        let mut passes = task(Arc::new(controller).run(self.args.workers));
+        let workers = self.args.workers;
+        let mut passes = task(async move {
+            tokio::join!(Arc::new(controller).run(workers), Arc::new(crons).run(workers));
+        });
         let ended = tokio::select! {
             biased;
             () = stop => Ended::Stopped,
@@ -217,6 +232,7 @@ impl Operator {
         sweep.shutdown().await;
         if matches!(ended, Ended::Stopped) {
             self.queue.close();
+            self.cron_queue.close();
             outage.give_up();
             if tokio::time::timeout(SHUTDOWN, passes.join_next()).await.is_ok() {
                 // Nobody publishes any more, so the scribe writes what it has gathered, and ends.
@@ -242,10 +258,14 @@ impl Operator {
         };
         let notify = {
             let (queue, jobs, call) = (self.queue.clone(), self.jobs.clone(), self.sweep_call.clone());
-            move |key: &JobKey| {
-                queue.add(key);
-                if jobs.get(key).is_none() {
+            let (cron_queue, crons) = (self.cron_queue.clone(), self.crons.clone());
+            move |record: &JobRecord| {
+                queue.add(&record.key);
+                if jobs.get(&record.key).is_none() {
                     call.notify_one();
+                }
+                if let Some(run) = &record.run {
+                    crons.concerned(&record.key.namespace, &run.cron_uid).iter().for_each(|key| cron_queue.add(key));
                 }
             }
         };
@@ -265,6 +285,18 @@ impl Operator {
                 JobSink::new(self.jobs.clone(), notify),
                 reach(),
                 self.lists("Job"),
+            ));
+        }
+        if self.args.cron_jobs {
+            let queue = self.cron_queue.clone();
+            let notify = move |key: &CronKey| queue.add(key);
+            tasks.spawn(watch::run(
+                self.api::<WireBatchCronJob>(),
+                None,
+                self.args.request_timeout,
+                CronSink { crons: self.crons.clone(), notify },
+                reach(),
+                self.lists("BatchCronJob"),
             ));
         }
         let notify = {

@@ -1,42 +1,61 @@
-//! The work queue: which job is looked at next.
+//! The work queue: which job, or which BatchCronJob, is looked at next. Each kind has its own, so that no schedule waits behind jobs.
 //!
 //! First come, first served; a job that is in the queue already is not queued twice; a job is never looked at by two
 //! workers at once, and one that changes meanwhile is looked at again. A job that failed is held back until its time:
 //! events about it do not bring it forward, so that what fails does not take the place of what works.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::observe::job::JobKey;
-
 /// The work queue.
-#[derive(Debug, Default)]
-pub struct Queue {
-    state: Mutex<State>,
+#[derive(Debug)]
+pub struct Queue<K> {
+    state: Mutex<State<K>>,
     /// Wakes one worker for each thing that may be due.
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    ready: VecDeque<JobKey>,
-    is_ready: HashSet<JobKey>,
+#[derive(Debug)]
+struct State<K> {
+    ready: VecDeque<K>,
+    is_ready: HashSet<K>,
     /// By time; one entry for each job.
-    delayed: BTreeSet<(Instant, JobKey)>,
-    delayed_until: HashMap<JobKey, Instant>,
+    delayed: BTreeSet<(Instant, K)>,
+    delayed_until: HashMap<K, Instant>,
     /// Not before then, whoever asks.
-    held_until: HashMap<JobKey, Instant>,
+    held_until: HashMap<K, Instant>,
     /// At work, and whether to look again afterwards.
-    running: HashMap<JobKey, bool>,
+    running: HashMap<K, bool>,
     is_closed: bool,
 }
 
-impl Queue {
+impl<K> Default for Queue<K> {
+    fn default() -> Queue<K> {
+        Queue { state: Mutex::default(), changed: Notify::new() }
+    }
+}
+
+impl<K> Default for State<K> {
+    fn default() -> State<K> {
+        State {
+            ready: VecDeque::new(),
+            is_ready: HashSet::new(),
+            delayed: BTreeSet::new(),
+            delayed_until: HashMap::new(),
+            held_until: HashMap::new(),
+            running: HashMap::new(),
+            is_closed: false,
+        }
+    }
+}
+
+impl<K: Clone + Ord + Hash> Queue<K> {
     /// Something has changed about the job.
-    pub fn add(&self, key: &JobKey) {
+    pub fn add(&self, key: &K) {
         let mut state = self.lock();
         match state.held_until.get(key).copied() {
             Some(until) if until > Instant::now() => state.delay(key, until),
@@ -47,13 +66,13 @@ impl Queue {
     }
 
     /// Look at the job then, or earlier if something changes.
-    pub fn add_at(&self, key: &JobKey, at: Instant) {
+    pub fn add_at(&self, key: &K, at: Instant) {
         self.lock().delay(key, at);
         self.changed.notify_one();
     }
 
     /// Look at the job then, and not earlier.
-    pub fn hold(&self, key: &JobKey, until: Instant) {
+    pub fn hold(&self, key: &K, until: Instant) {
         let mut state = self.lock();
         state.held_until.insert(key.clone(), until);
         state.delay(key, until);
@@ -62,12 +81,12 @@ impl Queue {
     }
 
     /// Whatever changes, the job is not looked at before then: changes of a large job are taken together.
-    pub fn pace(&self, key: &JobKey, until: Instant) {
+    pub fn pace(&self, key: &K, until: Instant) {
         self.lock().held_until.insert(key.clone(), until);
     }
 
     /// Begins anew, with these jobs: no worker is at work, and what jobs were held back for is forgotten.
-    pub fn restart(&self, keys: impl IntoIterator<Item = JobKey>) {
+    pub fn restart(&self, keys: impl IntoIterator<Item = K>) {
         let mut state = self.lock();
         *state = State::default();
         for key in keys {
@@ -78,7 +97,7 @@ impl Queue {
     }
 
     /// The job is gone.
-    pub fn forget(&self, key: &JobKey) {
+    pub fn forget(&self, key: &K) {
         self.lock().held_until.remove(key);
     }
 
@@ -94,7 +113,7 @@ impl Queue {
     }
 
     /// The next job, when there is one; None once the queue is closed. Give it back with [`done`](Queue::done).
-    pub async fn next(&self) -> Option<JobKey> {
+    pub async fn next(&self) -> Option<K> {
         loop {
             let changed = self.changed.notified();
             let next_time = {
@@ -124,7 +143,7 @@ impl Queue {
         }
     }
 
-    pub fn done(&self, key: &JobKey) {
+    pub fn done(&self, key: &K) {
         let mut state = self.lock();
         if state.running.remove(key) == Some(true) {
             drop(state);
@@ -132,14 +151,14 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
         // Nothing that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn make_ready(&mut self, key: &JobKey) {
+impl<K: Clone + Ord + Hash> State<K> {
+    fn make_ready(&mut self, key: &K) {
         self.undelay(key);
         self.held_until.remove(key);
         if let Some(again) = self.running.get_mut(key) {
@@ -150,7 +169,7 @@ impl State {
     }
 
     /// The earlier of two times counts, but none before the job may be looked at.
-    fn delay(&mut self, key: &JobKey, at: Instant) {
+    fn delay(&mut self, key: &K, at: Instant) {
         if self.is_ready.contains(key) {
             return;
         }
@@ -161,7 +180,7 @@ impl State {
         self.delayed.insert((at, key.clone()));
     }
 
-    fn undelay(&mut self, key: &JobKey) {
+    fn undelay(&mut self, key: &K) {
         if let Some(at) = self.delayed_until.remove(key) {
             self.delayed.remove(&(at, key.clone()));
         }
@@ -177,7 +196,7 @@ impl State {
         }
     }
 
-    fn take(&mut self) -> Option<JobKey> {
+    fn take(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
         self.is_ready.remove(&key);
         self.running.insert(key.clone(), false);
@@ -190,12 +209,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::observe::job::JobKey;
 
     fn key(name: &str) -> JobKey {
         JobKey { door: Default::default(), namespace: "ns".into(), name: name.into() }
     }
 
-    async fn next_within(queue: &Queue, seconds: u64) -> Option<JobKey> {
+    async fn next_within(queue: &Queue<JobKey>, seconds: u64) -> Option<JobKey> {
         tokio::time::timeout(Duration::from_secs(seconds), queue.next()).await.ok().flatten()
     }
 
@@ -249,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_queue_sends_every_worker_home() {
-        let queue = std::sync::Arc::new(Queue::default());
+        let queue = std::sync::Arc::new(Queue::<JobKey>::default());
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 let queue = queue.clone();

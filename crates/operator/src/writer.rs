@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchjob_crd::{BatchJob, BatchJobStatus, keys};
+use batchjob_crd::{BatchCronJob, BatchCronJobStatus, BatchJob, BatchJobStatus, keys};
+use batchjob_decide::cron::plan::RunRef;
 use batchjob_decide::job::{managed, pod};
 use batchjob_decide::observed::{Door, Job, RefusedReason};
 use batchjob_decide::plan::PodRef;
 use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::Client;
 use kube::api::{Api, DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::{Request, Resource as _};
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::error::{Refusal, WriteError};
 use crate::lease::Term;
+use crate::observe::cron::{CronKey, CronRecord, WireBatchCronJob};
 use crate::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireManagedJob};
 use crate::observe::wire::{PodRecord, WirePod};
 use crate::outage::Outage;
@@ -266,6 +268,70 @@ impl Writer {
         let jobs: Api<BatchJob> = Api::namespaced(self.client.clone(), &job.key.namespace);
         self.write(jobs.delete(&job.key.name, &params)).await?;
         Ok(())
+    }
+
+    /// Creates a run of a BatchCronJob. None: the answer is that of a job that is not for us.
+    pub async fn create_run(&self, run: &BatchJob) -> Result<Option<JobRecord>> {
+        let namespace = run.metadata.namespace.as_deref();
+        let body = serde_json::to_vec(run).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(BatchJob::url_path(&(), namespace)).create(&PostParams::default(), body);
+        let created: WireBatchJob = self.send(request.map_err(kube::Error::BuildRequest)?).await?;
+        Ok(AnyJob::from(created).record())
+    }
+
+    /// Deletes a run, and its pods after it, if it is still the one that was seen.
+    pub async fn delete_run(&self, namespace: &str, run: &RunRef) -> Result<()> {
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions { uid: Some(run.uid.to_string()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let jobs: Api<WireBatchJob> = Api::namespaced(self.client.clone(), namespace);
+        self.write(jobs.delete(&run.name, &params)).await?;
+        Ok(())
+    }
+
+    pub async fn cron(&self, key: &CronKey) -> Result<CronRecord> {
+        let crons: Api<WireBatchCronJob> = Api::namespaced(self.client.clone(), &key.namespace);
+        Ok(self.read(crons.get(&key.name)).await?.into())
+    }
+
+    /// Writes a status if the BatchCronJob is still as it was decided on.
+    pub async fn write_cron_status(&self, cron: &CronRecord, status: &BatchCronJobStatus) -> Result<CronRecord> {
+        let body = serde_json::json!({
+            "apiVersion": BatchCronJob::api_version(&()),
+            "kind": BatchCronJob::kind(&()),
+            "metadata": {
+                "name": &*cron.key.name,
+                "namespace": &*cron.key.namespace,
+                "uid": &*cron.uid,
+                "resourceVersion": &*cron.resource_version,
+            },
+            "status": status,
+        });
+        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
+        let url = BatchCronJob::url_path(&(), Some(&cron.key.namespace));
+        let request = Request::new(url).replace_subresource("status", &cron.key.name, &PostParams::default(), body);
+        Ok(self.send::<WireBatchCronJob>(request.map_err(kube::Error::BuildRequest)?).await?.into())
+    }
+
+    /// Who has set the annotation that triggers a run, by the name that he gives himself, and when. None: nobody says.
+    pub async fn who_triggered(&self, key: &CronKey) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Annotated {
+            metadata: ObjectMeta,
+        }
+        let url = BatchCronJob::url_path(&(), Some(&key.namespace));
+        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+        let annotated: Annotated = self.read(self.client.request(request)).await?;
+        let field = format!("f:{}", keys::TRIGGER);
+        let has_set = |entry: &ManagedFieldsEntry| {
+            let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:annotations"]);
+            fields.is_some_and(|fields| fields.get(&field).is_some())
+        };
+        let entries = annotated.metadata.managed_fields.unwrap_or_default();
+        let entry = entries.into_iter().filter(has_set).max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
+        Ok(entry.and_then(|entry| Some(format!("{} at {}", entry.manager?, entry.time?.0))))
     }
 
     /// Creates an event, or counts it up: any object of any kind, by its path.

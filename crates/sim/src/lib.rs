@@ -24,5 +24,6 @@ use clap::Parser as _;
 
 /// The operator's flags, as far as all cases have the same.
 pub fn operator_args() -> OperatorArgs {
-    Command::parse_from(["batchjob-operator", "--managed-jobs=true", "--leader-elect=false"]).operator
+    Command::parse_from(["batchjob-operator", "--managed-jobs=true", "--cron-jobs=false", "--leader-elect=false"])
+        .operator
 }

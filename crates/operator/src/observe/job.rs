@@ -9,8 +9,10 @@ use std::sync::Arc;
 use batchjob_crd::{BatchJob, BatchJobStatus, GROUP, VERSION, keys};
 use batchjob_decide::job::managed::{self, Read};
 use batchjob_decide::observed::{Door, Job};
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job as BatchV1Job, JobStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
 use serde::Deserialize;
@@ -64,7 +66,18 @@ pub struct JobRecord {
     pub is_deleted: bool,
     /// The ledger in `content` is the one that we wrote. A user may take off the annotation that a managed Job has it in.
     has_ledger: bool,
+    /// It is the run of a BatchCronJob.
+    pub run: Option<RunOf>,
     pub content: Content,
+}
+
+/// Whose run a BatchJob is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOf {
+    pub cron_uid: Arc<str>,
+    pub created: Timestamp,
+    /// None: it was triggered by hand, or made by hand.
+    pub slot: Option<Timestamp>,
 }
 
 impl JobRecord {
@@ -81,6 +94,38 @@ impl JobRecord {
         status.open_indexes.clone_from(&before.status.open_indexes);
         status.reason.clone_from(&before.status.reason);
         self.has_ledger = true;
+    }
+}
+
+impl RunOf {
+    fn read(metadata: &ObjectMeta) -> Option<RunOf> {
+        let owners = metadata.owner_references.as_ref()?;
+        let is_ours = |owner: &&OwnerReference| {
+            owner.controller == Some(true)
+                && owner.kind == "BatchCronJob"
+                && owner.api_version.starts_with("batchjob.dev/")
+        };
+        let owner = owners.iter().find(is_ours)?;
+        let annotation = |key: &str| metadata.annotations.as_ref()?.get(key);
+        let slot = annotation(keys::SCHEDULED_TIMESTAMP).filter(|_| annotation(keys::INSTANTIATE).is_none());
+        Some(RunOf {
+            cron_uid: owner.uid.as_str().into(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+            slot: slot.and_then(|slot| slot.parse().ok()),
+        })
+    }
+}
+
+impl From<&JobRecord> for ObjectReference {
+    fn from(job: &JobRecord) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(job.key.api_version()),
+            kind: Some(job.key.kind().to_owned()),
+            namespace: Some(job.key.namespace.to_string()),
+            name: Some(job.key.name.to_string()),
+            uid: Some(job.uid.to_string()),
+            ..ObjectReference::default()
+        }
     }
 }
 
@@ -128,6 +173,7 @@ impl AnyJob {
         let read = self.read_status();
         let has_ledger = read.as_ref().is_ok_and(|read| !read.is_lost);
         let AnyJob { door, metadata, spec, .. } = self;
+        let run = RunOf::read(&metadata).filter(|_| door == Door::BatchJob);
         let key = JobKey {
             door,
             namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
@@ -160,6 +206,7 @@ impl AnyJob {
             resource_version: resource_version.into(),
             is_deleted,
             has_ledger,
+            run,
             content,
         })
     }

@@ -1,101 +1,105 @@
 //! The jobs of both kinds, by name and by uid, fed by watch events and by our own writes.
 
-use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::cache::{Cache, Record};
 use super::job::{JobKey, JobRecord, WireJob};
 use super::watch::{Change, Sink};
 
 /// The jobs.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    jobs: Mutex<Map>,
+    jobs: Mutex<Cache<JobRecord>>,
 }
 
-#[derive(Debug, Default)]
-struct Map {
-    by_key: BTreeMap<JobKey, JobRecord>,
-    by_uid: BTreeMap<Arc<str>, JobKey>,
-    /// The uids of those of which the API server itself has told since we began, in answer to a request.
-    confirmed: HashSet<Arc<str>>,
+/// Creates of runs are under way: from before they are sent until their answers are known to the cache.
+#[derive(Debug)]
+pub struct Creating<'a> {
+    jobs: &'a Jobs,
+    number: u64,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.jobs.lock().creations.end(self.number);
+    }
 }
 
 impl Jobs {
     pub fn get(&self, key: &JobKey) -> Option<JobRecord> {
-        self.lock().by_key.get(key).cloned()
+        self.lock().get(key).cloned()
     }
 
     pub fn key_of(&self, uid: &str) -> Option<JobKey> {
-        self.lock().by_uid.get(uid).cloned()
+        self.lock().key_of(uid).cloned()
     }
 
     pub fn count(&self) -> usize {
-        self.lock().by_key.len()
+        self.lock().count()
     }
 
     pub fn keys(&self) -> Vec<JobKey> {
-        self.lock().by_key.keys().cloned().collect()
+        self.lock().all().map(|record| record.key.clone()).collect()
+    }
+
+    /// The runs of a BatchCronJob. One in another namespace that names it as its owner is somebody's forgery.
+    pub fn runs_of(&self, namespace: &str, uid: &str) -> Vec<JobRecord> {
+        self.lock().of_owner(uid).filter(|record| *record.key.namespace == *namespace).cloned().collect()
+    }
+
+    /// To be held while runs are created.
+    pub fn creating(&self) -> Creating<'_> {
+        Creating { jobs: self, number: self.lock().creations.begin() }
+    }
+
+    /// A run that we have created, or found when we wanted to.
+    pub fn created(&self, record: JobRecord) {
+        self.lock().created(record);
     }
 
     /// The answer to a write of ours, or to a read. It never brings back a job that is gone.
     pub fn wrote(&self, record: JobRecord) {
-        let mut map = self.lock();
-        if map.by_key.get(&record.key).is_some_and(|known| known.uid == record.uid) {
-            map.confirmed.insert(record.uid.clone());
-            map.apply(record);
-        }
+        self.lock().wrote(record);
     }
 
-    /// Whether what is known of the job is at least as new as our last write to it, in this life or in one before: a list or
-    /// a watch alone may be behind.
+    /// Whether what is known of the job is at least as new as our last write to it.
     pub fn is_confirmed(&self, uid: &str) -> bool {
-        self.lock().confirmed.contains(uid)
+        self.lock().is_confirmed(uid)
     }
 
     /// A read found no such job. One made anew under the same name is another one.
     pub fn is_gone(&self, key: &JobKey, uid: &str) {
-        let mut map = self.lock();
-        if map.by_key.get(key).is_some_and(|known| *known.uid == *uid) {
-            map.remove(key, u64::MAX);
-        }
+        self.lock().is_gone(key, uid);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Map> {
+    fn lock(&self) -> MutexGuard<'_, Cache<JobRecord>> {
         // Nothing that holds the lock can panic half-way through a change.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Map {
-    fn apply(&mut self, mut record: JobRecord) {
-        if let Some(known) = self.by_key.get(&record.key) {
-            if known.version > record.version {
-                return;
-            }
-            if known.uid == record.uid {
-                record.keep_ledger_of(known);
-            } else {
-                let gone = known.uid.clone();
-                self.forget(&gone);
-            }
-        }
-        self.by_uid.insert(record.uid.clone(), record.key.clone());
-        self.by_key.insert(record.key.clone(), record);
+impl Record for JobRecord {
+    type Key = JobKey;
+
+    fn key(&self) -> &JobKey {
+        &self.key
     }
 
-    /// Removes it unless what is known is newer than `version`.
-    fn remove(&mut self, key: &JobKey, version: u64) {
-        if self.by_key.get(key).is_some_and(|known| known.version <= version)
-            && let Some(record) = self.by_key.remove(key)
-        {
-            self.forget(&record.uid);
-        }
+    fn uid(&self) -> &Arc<str> {
+        &self.uid
     }
 
-    fn forget(&mut self, uid: &str) {
-        self.by_uid.remove(uid);
-        self.confirmed.remove(uid);
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn owner(&self) -> Option<&Arc<str>> {
+        self.run.as_ref().map(|run| &run.cron_uid)
+    }
+
+    fn keep(&mut self, known: &JobRecord) {
+        self.keep_ledger_of(known);
     }
 }
 
@@ -113,7 +117,7 @@ impl<W, F> JobSink<W, F> {
     }
 }
 
-impl<W: WireJob, F: Fn(&JobKey) + Send> Sink for JobSink<W, F> {
+impl<W: WireJob, F: Fn(&JobRecord) + Send> Sink for JobSink<W, F> {
     type Record = JobRecord;
     type Wire = W;
 
@@ -128,34 +132,18 @@ impl<W: WireJob, F: Fn(&JobKey) + Send> Sink for JobSink<W, F> {
     fn change(&mut self, change: Change<JobRecord>) {
         match change {
             Change::Applied(record) => {
-                let key = record.key.clone();
-                self.jobs.lock().apply(record);
-                (self.notify)(&key);
+                self.jobs.lock().apply(record.clone());
+                (self.notify)(&record);
             }
             Change::Deleted(record) => {
-                self.jobs.lock().remove(&record.key, record.version);
-                (self.notify)(&record.key);
+                self.jobs.lock().deleted(&record);
+                (self.notify)(&record);
             }
             Change::Replaced { objects, version } => {
-                let mut concerned: Vec<JobKey> = objects.iter().map(|record| record.key.clone()).collect();
-                {
-                    let mut map = self.jobs.lock();
-                    let listed: HashSet<Arc<str>> = objects.iter().map(|record| record.uid.clone()).collect();
-                    let gone: Vec<JobKey> = map
-                        .by_key
-                        .values()
-                        // The other kind has a list of its own.
-                        .filter(|known| known.key.door == W::DOOR && !listed.contains(&known.uid))
-                        .map(|known| known.key.clone())
-                        .collect();
-                    for key in &gone {
-                        map.remove(key, version);
-                    }
-                    for record in objects {
-                        map.apply(record);
-                    }
-                    concerned.extend(gone);
-                }
+                let mut concerned = objects.clone();
+                // The other kind has a list of its own.
+                let is_listed = |known: &JobRecord| known.key.door == W::DOOR;
+                concerned.extend(self.jobs.lock().replace(objects, version, is_listed));
                 concerned.iter().for_each(&self.notify);
             }
         }
@@ -190,7 +178,7 @@ mod tests {
     }
 
     fn sink<W: WireJob>(jobs: &Arc<Jobs>) -> impl Sink<Record = JobRecord, Wire = W> {
-        JobSink::<W, _>::new(jobs.clone(), |_: &JobKey| {})
+        JobSink::<W, _>::new(jobs.clone(), |_: &JobRecord| {})
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
     struct Annotations {
         #[serde(rename = "batchjob.dev/ledger")]
         ledger: Option<String>,
+        #[serde(rename = "batchjob.dev/trigger")]
+        trigger: Option<String>,
+        #[serde(rename = "batch.kubernetes.io/cronjob-scheduled-timestamp")]
+        scheduled_timestamp: Option<String>,
+        #[serde(rename = "cronjob.kubernetes.io/instantiate")]
+        instantiate: Option<String>,
     }
     #[derive(Default, Deserialize)]
     struct Labels {
@@ -46,8 +52,8 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         annotations: Option<Annotations>,
         labels: Option<Labels>,
     }
-    let only = |key: &str, value: Option<String>| value.map(|value| BTreeMap::from([(key.to_owned(), value)]));
     let read = Read::deserialize(deserializer)?;
+    let annotations = read.annotations.unwrap_or_default();
     // A deletion is a deletion, whenever it is to be over.
     let deletion = read.deletion_timestamp.map(|text| Time(text.parse().unwrap_or(Timestamp::MAX)));
     Ok(ObjectMeta {
@@ -61,10 +67,22 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         deletion_grace_period_seconds: read.deletion_grace_period_seconds,
         finalizers: read.finalizers,
         owner_references: read.owner_references,
-        annotations: only(keys::LEDGER, read.annotations.unwrap_or_default().ledger),
-        labels: only(keys::CONTROLLER_UID, read.labels.unwrap_or_default().controller_uid),
+        annotations: present([
+            (keys::LEDGER, annotations.ledger),
+            (keys::TRIGGER, annotations.trigger),
+            (keys::SCHEDULED_TIMESTAMP, annotations.scheduled_timestamp),
+            (keys::INSTANTIATE, annotations.instantiate),
+        ]),
+        labels: present([(keys::CONTROLLER_UID, read.labels.unwrap_or_default().controller_uid)]),
         ..ObjectMeta::default()
     })
+}
+
+/// Those that have a value; None if none has.
+fn present<const N: usize>(values: [(&str, Option<String>); N]) -> Option<BTreeMap<String, String>> {
+    let present: BTreeMap<String, String> =
+        values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    Some(present).filter(|present| !present.is_empty())
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The pods, by the uid of their owner, or of the job that their label names, fed by watch events and by our own writes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use batchjob_decide::observed::{Door, Pod};
 
+use super::creations::Creations;
 use super::watch::{Change, Sink};
 use super::wire::{Owner, Place, PodRecord, WirePod};
 
@@ -26,16 +27,6 @@ struct Map {
     creations: Creations,
 }
 
-/// Creates that have no answer yet, and what is gone meanwhile: an answer may come after all events about its pod.
-#[derive(Debug, Default)]
-struct Creations {
-    /// By the order in which they began.
-    under_way: BTreeSet<u64>,
-    n_begun: u64,
-    /// As of which version each pod is gone that was told to be, and how many creations had begun by then.
-    gone: HashMap<Box<str>, (u64, u64)>,
-}
-
 /// Creates are under way: from before they are sent until their answers are known to the cache.
 #[derive(Debug)]
 pub struct Creating<'a> {
@@ -46,34 +37,6 @@ pub struct Creating<'a> {
 impl Drop for Creating<'_> {
     fn drop(&mut self) {
         self.pods.lock().creations.end(self.number);
-    }
-}
-
-impl Creations {
-    fn begin(&mut self) -> u64 {
-        self.n_begun += 1;
-        self.under_way.insert(self.n_begun);
-        self.n_begun
-    }
-
-    /// What was gone before all that is under way began is forgotten: none of its answers is about that.
-    fn end(&mut self, number: u64) {
-        let was_first = self.under_way.first() == Some(&number);
-        self.under_way.remove(&number);
-        if was_first {
-            let first = self.under_way.first().copied().unwrap_or(u64::MAX);
-            self.gone.retain(|_, (_, n_begun)| *n_begun >= first);
-        }
-    }
-
-    fn is_gone(&mut self, uid: &str, version: u64) {
-        if !self.under_way.is_empty() {
-            self.gone.insert(uid.into(), (version, self.n_begun));
-        }
-    }
-
-    fn knows_gone(&self, record: &PodRecord) -> bool {
-        self.gone.get(&record.pod.uid).is_some_and(|&(gone, _)| gone >= record.version)
     }
 }
 
@@ -115,7 +78,7 @@ impl Pods {
     pub fn created(&self, record: PodRecord) {
         let mut map = self.lock();
         let is_not_listed = map.version_of(&record.pod.uid).is_none() && record.version < map.listed;
-        if is_not_listed || map.creations.knows_gone(&record) {
+        if is_not_listed || map.creations.knows_gone(&record.pod.uid, record.version) {
             map.look_after(record);
         } else {
             map.apply(record);
@@ -399,7 +362,7 @@ mod tests {
         sink.change(Change::Deleted(record("told", "job", 10, true)));
         let later = pods.creating();
         drop(creating);
-        assert!(pods.lock().creations.gone.is_empty(), "the later one is about another pod");
+        assert!(pods.lock().creations.remembers_nothing(), "the later one is about another pod");
         drop(later);
 
         sink.change(Change::Replaced { objects: Vec::new(), version: 20 });

@@ -12,7 +12,7 @@ use batchjob_decide::job::{managed, pod};
 use batchjob_decide::observed::{Door, Job, Obstacle};
 use batchjob_decide::plan::{AttemptId, Counted, PodRef, Start};
 use batchjob_decide::{Action, Observed, Plan, decide};
-use batchjob_operator::observe::job::{AnyJob, JobKey, WireBatchJob, WireJob, WireManagedJob};
+use batchjob_operator::observe::job::{AnyJob, JobKey, JobRecord, WireBatchJob, WireJob, WireManagedJob};
 use batchjob_operator::observe::jobs::{JobSink, Jobs};
 use batchjob_operator::observe::pods::Pods;
 use batchjob_operator::observe::snapshot::{Snapshot, snapshot};
@@ -314,7 +314,7 @@ impl World {
 
 fn fill<W: WireJob>(jobs: &Arc<Jobs>, job: Value) -> Option<()> {
     let record = AnyJob::record(serde_json::from_value::<W>(job).ok()?.into())?;
-    JobSink::<W, _>::new(jobs.clone(), |_: &JobKey| {}).change(Change::Applied(record));
+    JobSink::<W, _>::new(jobs.clone(), |_: &JobRecord| {}).change(Change::Applied(record));
     Some(())
 }
 

@@ -1,0 +1,150 @@
+//! Carries out the plan of a BatchCronJob, and adds nothing.
+
+use std::sync::Arc;
+
+use batchjob_decide::cron::observed::CronJob;
+use batchjob_decide::cron::plan::{Action, Plan, RunRef, Start};
+use batchjob_decide::cron::run;
+use batchjob_decide::observed::Door;
+use jiff::Timestamp;
+
+use super::{Actor, at_once};
+use crate::error::{Error, WriteError};
+use crate::observe::cron::CronRecord;
+use crate::observe::job::JobKey;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct CronOutcome {
+    /// When each slot whose run was created was to start, and when the run was created.
+    pub created: Vec<(Timestamp, Timestamp)>,
+    pub error: Option<CronError>,
+}
+
+/// Why the rest was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CronError {
+    #[error(transparent)]
+    Write(Error),
+    #[error("failed to create run {name}: {source}")]
+    Create { name: String, source: WriteError },
+    #[error("failed to create run {0}: there is a BatchJob of that name already, and it is not this BatchCronJob's")]
+    NameTaken(String),
+}
+
+impl Actor {
+    pub async fn act_on_cron(&self, record: &CronRecord, cron: &Arc<CronJob>, plan: &Plan) -> CronOutcome {
+        let mut outcome = CronOutcome::default();
+        outcome.error = self.act_on_cron_in_order(record, cron, plan, &mut outcome).await.err();
+        outcome
+    }
+
+    async fn act_on_cron_in_order(
+        &self,
+        record: &CronRecord,
+        cron: &Arc<CronJob>,
+        plan: &Plan,
+        outcome: &mut CronOutcome,
+    ) -> Result<(), CronError> {
+        if plan.starts().next().is_some() {
+            self.confirm_cron(record).await?;
+        }
+        for group in plan.actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+            match &group[0] {
+                Action::DeleteRun(_) => {
+                    let runs = group.iter().filter_map(|action| match action {
+                        Action::DeleteRun(run) => Some(run),
+                        _ => None,
+                    });
+                    let deleted = at_once(runs.map(|run| self.delete_run(record, run))).await;
+                    deleted.into_iter().collect::<Result<(), Error>>().map_err(CronError::Write)?;
+                }
+                Action::CreateRun(_) => {
+                    let _creating = self.jobs.creating();
+                    for start in plan.starts() {
+                        outcome.created.extend(self.create_run(cron, start).await?);
+                    }
+                }
+                Action::WriteStatus(status) => match self.writer.write_cron_status(record, status).await {
+                    Ok(written) => self.crons.wrote(written),
+                    Err(error) => return Err(self.stale_cron(record, error).await),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers with the slot, and when its run was created; None if it was there already.
+    async fn create_run(&self, cron: &CronJob, start: &Start) -> Result<Option<(Timestamp, Timestamp)>, CronError> {
+        let failed = |source| CronError::Create { name: start.name.clone(), source };
+        match self.writer.create_run(&run::build(cron, start)).await {
+            Ok(record) => {
+                let created = record.as_ref().and_then(|record| record.run.as_ref()).map(|run| run.created);
+                record.into_iter().for_each(|record| self.jobs.created(record));
+                Ok(created.map(|created| (start.time, created)).filter(|_| !start.is_manual))
+            }
+            // It was created before, and the answer was lost; or it is somebody else's.
+            Err(error) if error.is_already_there() => {
+                let name = start.name.as_str().into();
+                let key = JobKey { door: Door::BatchJob, namespace: cron.namespace.as_str().into(), name };
+                let found = self.writer.job(&key).await.map_err(failed)?.record();
+                let is_its = |uid: &str| uid == cron.uid;
+                match found.filter(|found| found.run.as_ref().is_some_and(|run| is_its(&run.cron_uid))) {
+                    Some(found) => self.jobs.created(found),
+                    None => return Err(CronError::NameTaken(start.name.clone())),
+                }
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn delete_run(&self, record: &CronRecord, run: &RunRef) -> Result<(), Error> {
+        let namespace = &record.key.namespace;
+        let key = JobKey { door: Door::BatchJob, namespace: namespace.clone(), name: run.name.clone() };
+        match self.writer.delete_run(namespace, run).await {
+            // Whoever else holds it with a finalizer: the watch tells of it.
+            Ok(()) => {}
+            // 409: there is another one of that name.
+            Err(error) if error.is_not_found() || error.is_conflict() => self.jobs.is_gone(&key, &run.uid),
+            Err(error) => return Err(Error::write(format!("delete run {key}"), error)),
+        }
+        Ok(())
+    }
+
+    /// Before the first runs that we create for it in our life: our caches may be behind what we, or another one of us, had
+    /// written before it, and a run that is in the ledger may be gone, and its name free.
+    async fn confirm_cron(&self, record: &CronRecord) -> Result<(), CronError> {
+        if self.crons.is_confirmed(&record.uid) {
+            return Ok(());
+        }
+        let what = || format!("read {} before it creates runs", record.key);
+        let found = self.reread_cron(record).await.map_err(|error| CronError::Write(Error::write(what(), error)))?;
+        match found.is_some_and(|found| found.version == record.version) {
+            true => Ok(()),
+            false => Err(CronError::Write(Error::changed(what()))),
+        }
+    }
+
+    /// After a conflict the cache is behind: a fresh read ends the race sooner than the watch does.
+    async fn stale_cron(&self, record: &CronRecord, error: WriteError) -> CronError {
+        if error.is_conflict() || error.is_not_found() || error.is_invalid() {
+            // If it cannot be read, the watch will tell.
+            let _ = self.reread_cron(record).await;
+        }
+        CronError::Write(Error::write(format!("write the status of {}", record.key), error))
+    }
+
+    async fn reread_cron(&self, record: &CronRecord) -> Result<Option<CronRecord>, WriteError> {
+        let found = match self.writer.cron(&record.key).await {
+            Ok(found) => Some(found).filter(|found| found.uid == record.uid),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        match &found {
+            Some(found) => self.crons.wrote(found.clone()),
+            None => self.crons.is_gone(&record.key, &record.uid),
+        }
+        Ok(found)
+    }
+}
