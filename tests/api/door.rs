@@ -454,7 +454,7 @@ async fn an_operator_that_may_not_read_jobs_says_so_and_is_not_ready() -> Result
     let stage = Stage::new("forbidden").await?;
     let namespace = &stage.namespace.name;
     let kubernetes = kubernetes().await?;
-    let rights = "--resource=batchjobs.batchjob.dev,pods";
+    let rights = "--resource=batchjobs.batchjob.dev,batchcronjobs.batchjob.dev,pods";
     stage.kubectl(&["create", "role", "reads", "--verb=get,list,watch", rights]).await?;
     let account = format!("--serviceaccount={namespace}:default");
     stage.kubectl(&["create", "rolebinding", "reads", "--role=reads", &account]).await?;
