@@ -129,6 +129,12 @@ pub struct BatchCronJobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend_reason: Option<String>,
 
+    /// Slots of the past that are to be run now, each once, in their order: those before the object was created, and those that were
+    /// missed or skipped since; never one that ran. Absent: none. Changing it begins another backfill, which leaves out what the
+    /// one before has run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
+
     /// How many runs that have succeeded are kept, 0 or more; the oldest go first. Absent: 3. As in batch/v1 CronJob.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -261,6 +267,23 @@ pub struct ConcurrencyGroup {
 
     /// How many runs of all its members together may be active at once, 1 to 1000. If the members differ, the smallest counts.
     /// Absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_active: Option<i32>,
+}
+
+/// A range of slots that are to be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backfill {
+    /// The first slot is at this time, or after it.
+    pub from: Time,
+
+    /// The last slot is at this time, or before it. Slots that have not come yet are for the schedule.
+    pub to: Time,
+
+    /// How many of its runs may be active at once, 1 to 1000. maxActive and concurrencyPolicy are for the other runs; a concurrencyGroup
+    /// counts both. Absent: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_active: Option<i32>,

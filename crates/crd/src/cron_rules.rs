@@ -14,7 +14,7 @@ pub const MAX_NAME: u32 = 52;
 pub(crate) const TEMPLATE: &str = "spec.jobTemplate.spec";
 
 /// What a schema can say: where, the keyword, and its value. Lengths are also what tells the API server how much a rule can cost.
-pub(crate) const LIMITS: [(&str, &str, u32); 8] = [
+pub(crate) const LIMITS: [(&str, &str, u32); 9] = [
     ("spec.schedule", "maxLength", 200),
     ("spec.schedules", "minItems", 1),
     ("spec.schedules", "maxItems", 20),
@@ -23,6 +23,7 @@ pub(crate) const LIMITS: [(&str, &str, u32); 8] = [
     ("spec.suspendReason", "maxLength", 500),
     ("spec.concurrencyGroup.name", "maxLength", 63),
     ("status.waiting", "maxItems", 2000),
+    ("status.backfilled", "maxItems", 100),
 ];
 
 /// Rules on the root, which sees `metadata.name`.
@@ -136,6 +137,12 @@ const SPEC: &[Row] = &[
         reason: Reason::Invalid,
         rule: "!has(self.startingDeadlineSeconds) || !has(self.missedRuns) || !has(self.missedRuns.withinSeconds)",
         message: "and missedRuns.withinSeconds are two limits for the same: remove one of them",
+    },
+    Row {
+        field_path: ".backfill.to",
+        reason: Reason::Invalid,
+        rule: "!has(self.backfill) || self.backfill.from <= self.backfill.to",
+        message: "is before from, so there would be no slot: write a later time",
     },
     Row {
         field_path: ".jobTemplate.spec.managedBy",

@@ -72,6 +72,14 @@ pub struct BatchCronJobStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
 
+    /// How far the backfill is that the spec names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<BackfillStatus>,
+
+    /// Ledger: the ranges that earlier backfills have run, the oldest first; no slot in them is run by another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backfilled: Vec<TimeRange>,
+
     /// Ledger: every slot until then was started, or waits, or is in a gap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_until: Option<Time>,
@@ -109,6 +117,41 @@ pub struct LastRun {
 
     /// Why it ended so: the reason of the BatchJob, such as CompletionsReached or BackoffLimitExceeded.
     pub reason: String,
+}
+
+/// How far a backfill is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackfillStatus {
+    /// As in the spec.
+    pub from: Time,
+
+    /// As in the spec.
+    pub to: Time,
+
+    /// Ledger: every slot of the range until then was started, or left out because it had run. Absent: none so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_until: Option<Time>,
+
+    /// How many slots it has started.
+    pub started: i64,
+
+    /// How many slots it has left out, because they had run.
+    pub left_out: i64,
+
+    /// Whether every slot of the range was started or left out.
+    pub is_complete: bool,
+}
+
+/// From one time to another, both in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimeRange {
+    /// The first time in it.
+    pub from: Time,
+
+    /// The last time in it.
+    pub to: Time,
 }
 
 /// Slots that were not started, and between which none was.

@@ -48,5 +48,7 @@ pub const CRON_JOB_NAME: &str = "batchjob.dev/cron-job-name";
 pub const SCHEDULED_TIMESTAMP: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// Environment variable of every container of a run: the same.
 pub const SCHEDULED_TIMESTAMP_ENV: &str = "CRONJOB_SCHEDULED_TIMESTAMP";
+/// Annotation of a run that a backfill has started: "true".
+pub const BACKFILL: &str = "batchjob.dev/backfill";
 /// Annotation of a run that was triggered by hand, as `kubectl create job --from` sets it.
 pub const INSTANTIATE: &str = "cronjob.kubernetes.io/instantiate";

@@ -54,7 +54,8 @@ pub fn batch_cron_job() -> Value {
         for (path, keyword, value) in cron_rules::LIMITS {
             at(root, path)[keyword] = json!(value);
         }
-        for list in ["status.nextScheduleTimes", "status.active", "status.gaps", "status.waiting"] {
+        for list in ["status.nextScheduleTimes", "status.active", "status.gaps", "status.waiting", "status.backfilled"]
+        {
             // From serde's `default`, which is about reading.
             at(root, list).as_object_mut().expect("a schema").remove("default");
         }

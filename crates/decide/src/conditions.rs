@@ -59,7 +59,9 @@ impl Conditions {
     }
 
     pub(crate) fn be_ready(&mut self, reason: &str, message: String) {
-        self.clear_progress();
+        // Not Ready itself: it has been so for as long as it was.
+        self.remove(condition::RECONCILING);
+        self.remove(condition::STALLED);
         self.set(condition::READY, true, reason, message);
     }
 

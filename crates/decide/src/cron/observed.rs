@@ -41,6 +41,8 @@ pub struct Run {
     pub created: Timestamp,
     /// None: it was triggered by hand, or made by hand.
     pub slot: Option<Timestamp>,
+    /// A backfill has started it.
+    pub is_backfill: bool,
     pub is_deleted: bool,
     /// None: it has not ended.
     pub end: Option<End>,

@@ -68,22 +68,34 @@ pub struct Start {
     /// Its slot; of one that was triggered by hand, when that was seen.
     pub time: Timestamp,
     pub is_manual: bool,
+    /// A backfill starts it.
+    pub is_backfill: bool,
 }
 
 impl Start {
     pub(super) fn of_slot(cron: &CronJob, slot: Timestamp) -> Start {
-        Start { name: name::of_slot(&cron.name, slot), time: slot, is_manual: false }
+        Start { name: name::of_slot(&cron.name, slot), time: slot, is_manual: false, is_backfill: false }
     }
 
     pub(super) fn by_hand(cron: &CronJob, hash: &str, now: Timestamp) -> Start {
-        Start { name: name::of_trigger(&cron.name, hash), time: whole_seconds(now), is_manual: true }
+        Start {
+            name: name::of_trigger(&cron.name, hash),
+            time: whole_seconds(now),
+            is_manual: true,
+            is_backfill: false,
+        }
+    }
+
+    pub(super) fn of_backfill(cron: &CronJob, slot: Timestamp) -> Start {
+        Start { is_backfill: true, ..Start::of_slot(cron, slot) }
     }
 
     /// For the event.
     pub(super) fn told(&self) -> String {
-        match self.is_manual {
-            true => format!("Created run {}, triggered by hand", self.name),
-            false => format!("Created run {} for {}", self.name, self.time),
+        match (self.is_manual, self.is_backfill) {
+            (true, _) => format!("Created run {}, triggered by hand", self.name),
+            (_, true) => format!("Created run {} for {}, to fill it in", self.name, self.time),
+            _ => format!("Created run {} for {}", self.name, self.time),
         }
     }
 }

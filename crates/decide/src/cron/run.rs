@@ -24,6 +24,9 @@ pub fn build(cron: &CronJob, start: &Start) -> BatchJob {
     if start.is_manual {
         annotations.insert(keys::INSTANTIATE.to_owned(), "manual".to_owned());
     }
+    if start.is_backfill {
+        annotations.insert(keys::BACKFILL.to_owned(), "true".to_owned());
+    }
     let mut spec = template.spec.clone();
     let of_pods = spec.template.metadata.get_or_insert_default().annotations.get_or_insert_default();
     of_pods.insert(keys::SCHEDULED_TIMESTAMP.to_owned(), slot.clone());

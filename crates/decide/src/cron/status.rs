@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::backfill::Backfill;
 use super::history;
 use super::ledger::{Cause, Ledger, LeftOut};
 use super::observed::{CronJob, Observed, Obstacle, Run};
@@ -27,6 +28,9 @@ pub struct Picture<'a> {
     pub spec: &'a Spec,
     pub ledger: &'a Ledger,
     pub room: &'a Room<'a>,
+    pub backfill: &'a Backfill,
+    /// Runs that are none, and are to go.
+    pub strays: &'a [&'a Run],
     /// A run that was triggered by hand waits.
     pub pending: bool,
 }
@@ -51,10 +55,12 @@ pub fn invalid(cron: &CronJob, problem: &Problem, now: Timestamp) -> BatchCronJo
 
 /// The status once the plan of this pass is carried out.
 pub fn project(picture: &Picture<'_>) -> BatchCronJobStatus {
-    let Picture { observed, spec, ledger, room, .. } = picture;
+    let Picture { observed, spec, ledger, backfill, .. } = picture;
     let before = &observed.cron.status;
     // A run that is being deleted is none of ours any more, as in a CronJob; but until it is gone there is no room for another.
-    let active: Vec<&Run> = room.active.iter().copied().filter(|run| !run.is_deleted).collect();
+    let is_stray = |run: &Run| picture.strays.iter().any(|stray| stray.uid == run.uid);
+    let active = super::active(&observed.runs).into_iter().filter(|run| !run.is_deleted && !is_stray(run));
+    let active: Vec<&Run> = active.collect();
     let last_run = last_run(observed);
     let n_held = ledger.waiting.len() + usize::from(picture.pending);
     let last_success = [history::last_success(&observed.runs), before.last_successful_time.as_ref().map(|time| time.0)];
@@ -74,6 +80,8 @@ pub fn project(picture: &Picture<'_>) -> BatchCronJobStatus {
         missed: Some(ledger.n_missed),
         skipped: Some(ledger.n_skipped),
         gaps: ledger.gaps.clone(),
+        backfill: backfill.status.clone(),
+        backfilled: backfill.done.clone(),
         decided_until: Some(Time(ledger.decided_until)),
         waiting: ledger.waiting.iter().copied().map(Time).collect(),
         schedule_hash: Some(ledger.schedule_hash.clone()),
@@ -100,7 +108,8 @@ fn standing(picture: &Picture<'_>) -> Vec<Condition> {
         let message = "it runs again, from its next slot on".to_owned();
         conditions.set(condition::SUSPENDED, false, reason::SCHEDULE_RESUMED, message);
     }
-    let refusal = observed.obstacle.as_ref().and_then(Obstacle::message);
+    // Of what has been started since, by whomever, it says nothing any more.
+    let refusal = observed.obstacle.as_ref().and_then(Obstacle::message).filter(|_| picture.wants_more());
     let has_failed = history::last_ended(&observed.runs).filter(|(_, end)| !end.succeeded);
     match (refusal, has_failed) {
         (Some(message), _) => conditions.reconcile(reason::RUN_REFUSED, format!("cannot create a run: {message}")),
@@ -114,6 +123,11 @@ fn standing(picture: &Picture<'_>) -> Vec<Condition> {
 }
 
 impl Picture<'_> {
+    /// Something is to be started, as soon as it can be.
+    fn wants_more(&self) -> bool {
+        !self.ledger.waiting.is_empty() || self.pending || !self.backfill.next.is_empty()
+    }
+
     fn next(&self) -> Option<Timestamp> {
         self.spec.timetable.next(self.ledger.decided_until)
     }
@@ -189,6 +203,11 @@ pub fn reasons(picture: &Picture<'_>, left_out: &[LeftOut]) -> Vec<Reason> {
     {
         let words = "Not starting run because prior execution is running and concurrency policy is Forbid";
         reasons.push(Reason::normal("JobAlreadyActive", words));
+    }
+    let was_complete = observed.cron.status.backfill.as_ref().is_some_and(|it| it.is_complete);
+    if let Some(over) = picture.backfill.status.as_ref().filter(|it| it.is_complete && !was_complete) {
+        let words = format!("The backfill is complete: {} slots started, {} had run", over.started, over.left_out);
+        reasons.push(Reason::normal("BackfillCompleted", words));
     }
     reasons.extend(left_out.iter().filter_map(LeftOut::told));
     reasons

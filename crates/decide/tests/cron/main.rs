@@ -43,7 +43,8 @@ fn the_container_is_told_its_slot() {
         "jobTemplate": { "metadata": { "labels": { "app": "etl" }, "annotations": { "note": "x" } } },
     }));
     world.until("2026-01-05T02:00:00Z");
-    let slot = Start { name: "etl-1".to_owned(), time: at("2026-01-05T01:30:00Z"), is_manual: false };
+    let slot =
+        Start { name: "etl-1".to_owned(), time: at("2026-01-05T01:30:00Z"), is_manual: false, is_backfill: false };
     let job = run::build(&world.observed.cron, &slot);
     let told = "2026-01-05T02:30:00+01:00";
     let annotations = job.metadata.annotations.expect("annotations");
@@ -343,6 +344,92 @@ fn jitter_delays_the_start_and_not_the_slot() {
     world.is_accounted_for();
 }
 
+// What is filled in.
+
+fn with_backfill(from: &str, to: &str) -> serde_json::Value {
+    json!({ "backfill": { "from": from, "to": to } })
+}
+
+#[test]
+fn a_backfill_runs_the_slots_before_its_creation_in_order_and_once() {
+    let mut world = World::new(json!({ "schedule": "0 0 * * *", "successfulJobsHistoryLimit": 0 }));
+    world.look();
+    world.edit(with_backfill("2026-01-01T00:00:00Z", "2026-01-03T12:00:00Z"));
+    for _ in 0..3 {
+        assert_eq!(world.active().len(), 1, "one after the other");
+        world.end_all();
+    }
+    let slots = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"];
+    assert_eq!(world.slots(), slots);
+    let backfill = world.status().backfill.clone().expect("a backfill");
+    assert!(backfill.is_complete);
+    assert_eq!((backfill.started, backfill.left_out), (3, 0));
+    assert_eq!(world.events.iter().filter(|event| event.starts_with("BackfillCompleted")).count(), 1);
+    assert_eq!(world.status().last_schedule_time, None, "the schedule has started nothing");
+    // Another one that overlaps it, and then the first again.
+    world.edit(with_backfill("2026-01-02T00:00:00Z", "2026-01-04T00:00:00Z"));
+    world.end_all();
+    assert_eq!(world.slots()[3..], ["2026-01-04T00:00:00Z"]);
+    world.edit(with_backfill("2026-01-01T00:00:00Z", "2026-01-03T12:00:00Z"));
+    world.edit(json!({ "backfill": null }));
+    assert_eq!(world.slots().len(), 4);
+    assert_eq!(world.status().backfilled.len(), 1);
+}
+
+#[test]
+fn of_slots_that_came_since_a_backfill_runs_those_that_did_not_run() {
+    let mut world = World::new(json!({ "schedule": "0 * * * *" }));
+    world.until("2026-01-05T02:30:00Z");
+    world.away_until("2026-01-05T05:30:00Z");
+    world.look();
+    world.end_all();
+    assert_eq!(world.gaps(), ["Missed 2 2026-01-05T03:00:00Z 2026-01-05T04:00:00Z"]);
+    world.edit(with_backfill("2026-01-05T00:30:00Z", "2026-01-06T00:00:00Z"));
+    for _ in 0..2 {
+        world.end_all();
+    }
+    assert_eq!(world.slots()[3..], ["2026-01-05T03:00:00Z", "2026-01-05T04:00:00Z"]);
+    let backfill = world.status().backfill.clone().expect("a backfill");
+    assert_eq!((backfill.started, backfill.left_out, backfill.is_complete), (2, 3, false));
+    world.until("2026-01-06T00:00:01Z");
+    assert!(world.status().backfill.as_ref().is_some_and(|it| it.is_complete), "its time is over");
+    assert_eq!(world.slots().len(), 5 + 19, "what comes is for the schedule, and runs once");
+    let names: std::collections::BTreeSet<_> = world.started.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), world.started.len());
+}
+
+#[test]
+fn a_backfill_has_a_limit_of_its_own_and_shares_that_of_the_group() {
+    let mut world = World::new(json!({
+        "schedule": "* * * * *", "concurrencyPolicy": "Forbid", "concurrencyGroup": { "name": "db", "maxActive": 4 },
+        "backfill": { "from": "2026-01-04T00:00:00Z", "to": "2026-01-04T23:59:00Z", "maxActive": 2 },
+    }));
+    world.until("2026-01-05T00:01:30Z");
+    assert_eq!(world.active().len(), 3, "two of the backfill, one of the schedule");
+    world.observed.group = Group { n_active: 3, limit: Some(4) };
+    world.end_all();
+    assert_eq!(world.active().len(), 1);
+    world.edit(json!({ "suspend": true }));
+    world.observed.group = Group::default();
+    world.end_all();
+    assert_eq!(world.active().len(), 0, "a suspended one fills nothing in");
+}
+
+#[test]
+fn a_slot_of_a_backfill_whose_name_is_taken_is_passed_by() {
+    let mut world = World::new(json!({ "schedule": "0 0 * * *" }));
+    world.look();
+    world.edit(with_backfill("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"));
+    world.end_all();
+    world.refuse(Obstacle::NameTaken(world.active()[0].clone()));
+    assert_eq!(world.slots().len(), 2);
+    let mut world = World::new(json!({ "schedule": "0 0 * * *" }));
+    world.look();
+    world.refuse(Obstacle::NameTaken("etl-29455200".to_owned()));
+    world.edit(with_backfill("2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"));
+    assert_eq!(world.slots(), ["2026-01-03T00:00:00Z"]);
+}
+
 // What is kept.
 
 #[test]
@@ -446,6 +533,32 @@ fn a_run_that_is_refused_is_tried_again_and_the_user_is_told() {
     world.look();
     assert_eq!(world.slots(), ["2026-01-05T00:01:00Z"]);
     world.is_accounted_for();
+}
+
+#[test]
+fn a_refusal_is_forgotten_once_the_run_is_there_after_all() {
+    let mut world = every_minute("Allow");
+    world.until("2026-01-05T00:01:00Z");
+    let retry_at = at("2026-01-05T00:01:30Z");
+    world.refuse(Obstacle::Refused { message: "no answer in time".to_owned(), retry_at });
+    assert!(batchjob_decide::cron::decide(&world.observed).is_empty());
+}
+
+/// The API server carries out what it did not answer, long after.
+#[test]
+fn a_run_that_comes_after_its_slot_was_decided_is_deleted() {
+    let mut world = every_minute("Replace");
+    world.until("2026-01-05T00:01:30Z");
+    let late = batchjob_decide::cron::observed::Run { uid: "late".into(), ..world.observed.runs[0].clone() };
+    world.until("2026-01-05T00:02:30Z");
+    assert_eq!(world.active(), ["etl-29459522"]);
+    world.observed.runs.push(late.clone());
+    world.look();
+    assert_eq!(world.active(), ["etl-29459522"]);
+    // One that a person has made, under another name, is left alone.
+    world.observed.runs.push(batchjob_decide::cron::observed::Run { name: "etl-by-hand".into(), ..late });
+    world.look();
+    assert_eq!(world.active(), ["etl-29459522", "etl-by-hand"]);
 }
 
 #[test]

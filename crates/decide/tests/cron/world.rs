@@ -75,11 +75,25 @@ impl World {
         for _ in 0..MAX_PASSES {
             let plan = decide(&self.observed);
             if plan.is_empty() {
+                let is_later = plan.wake_at.is_none_or(|at| at > self.observed.now);
+                assert!(is_later, "it looks again and again: {plan:?} at {}", self.observed.now);
+                self.would_say_nothing_new();
                 return plan;
             }
             self.carry_out(plan);
         }
         panic!("it wants more and more: {:#?}", decide(&self.observed));
+    }
+
+    /// A moment later there is no more to do, if nothing is due by then.
+    fn would_say_nothing_new(&self) {
+        let mut later = self.observed.clone();
+        later.now += SignedDuration::from_secs(1);
+        let is_due = |plan: &Plan| plan.wake_at.is_some_and(|at| at <= later.now);
+        if !is_due(&decide(&self.observed)) {
+            let plan = decide(&later);
+            assert!(plan.is_empty(), "a second later it wants: {plan:#?}");
+        }
     }
 
     pub fn carry_out(&mut self, plan: Plan) {
@@ -98,6 +112,7 @@ impl World {
                         uid: format!("run-{}", self.n_uids).into(),
                         created: self.observed.now,
                         slot: Some(start.time).filter(|_| !is_manual),
+                        is_backfill: start.is_backfill,
                         is_deleted: false,
                         end: None,
                     });

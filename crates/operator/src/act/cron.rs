@@ -105,9 +105,17 @@ impl Actor {
         match self.writer.delete_run(namespace, run).await {
             // Whoever else holds it with a finalizer: the watch tells of it.
             Ok(()) => {}
-            // 409: there is another one of that name.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.jobs.is_gone(&key, &run.uid),
-            Err(error) => return Err(Error::write(format!("delete run {key}"), error)),
+            Err(error) if error.is_not_found() => self.jobs.is_gone(&key, &run.uid),
+            Err(error) => {
+                // It may be another one of that name by now.
+                if error.is_conflict()
+                    && let Some(known) = self.jobs.get(&key)
+                {
+                    // If it cannot be read, the watch will tell.
+                    let _ = self.reread(&known).await;
+                }
+                return Err(Error::write(format!("delete run {key}"), error));
+            }
         }
         Ok(())
     }

@@ -121,6 +121,7 @@ fn run(record: &JobRecord) -> Option<Run> {
         uid: record.uid.clone(),
         created: of.created,
         slot: of.slot,
+        is_backfill: of.is_backfill,
         is_deleted: record.is_deleted,
         end,
     })

@@ -78,6 +78,7 @@ pub struct RunOf {
     pub created: Timestamp,
     /// None: it was triggered by hand, or made by hand.
     pub slot: Option<Timestamp>,
+    pub is_backfill: bool,
 }
 
 impl JobRecord {
@@ -112,6 +113,7 @@ impl RunOf {
             cron_uid: owner.uid.as_str().into(),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
             slot: slot.and_then(|slot| slot.parse().ok()),
+            is_backfill: annotation(keys::BACKFILL).is_some(),
         })
     }
 }

@@ -29,6 +29,8 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
         scheduled_timestamp: Option<String>,
         #[serde(rename = "cronjob.kubernetes.io/instantiate")]
         instantiate: Option<String>,
+        #[serde(rename = "batchjob.dev/backfill")]
+        backfill: Option<String>,
     }
     #[derive(Default, Deserialize)]
     struct Labels {
@@ -72,6 +74,7 @@ pub(super) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Obj
             (keys::TRIGGER, annotations.trigger),
             (keys::SCHEDULED_TIMESTAMP, annotations.scheduled_timestamp),
             (keys::INSTANTIATE, annotations.instantiate),
+            (keys::BACKFILL, annotations.backfill),
         ]),
         labels: present([(keys::CONTROLLER_UID, read.labels.unwrap_or_default().controller_uid)]),
         ..ObjectMeta::default()
