@@ -5,11 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use batchjob_crd::keys;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::fault::{Rates, RequestFault, up_to};
 use crate::random::Random;
+use crate::world::BASE;
 
 /// From then on nothing goes wrong any more, and users have done what they do.
 pub const FAIR_AFTER: Duration = Duration::from_secs(90);
@@ -21,6 +23,8 @@ pub const NAMESPACE: &str = "default";
 pub struct Case {
     pub seed: u64,
     pub jobs: Vec<JobCase>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crons: Vec<CronCase>,
     /// What is done to jobs, pods and operators, and when.
     pub deeds: Vec<(Duration, Deed)>,
     pub rates: Rates,
@@ -36,6 +40,14 @@ pub struct JobCase {
     /// Of 100 attempts so many fail.
     pub fails: u64,
     /// How long a pod runs at most.
+    pub runs: Duration,
+}
+
+/// A BatchCronJob, and what becomes of the pods of its runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CronCase {
+    pub manifest: Value,
+    pub fails: u64,
     pub runs: Duration,
 }
 
@@ -67,6 +79,22 @@ pub enum Deed {
     Pod {
         nth: u64,
         what: Meddling,
+    },
+    CreateCron {
+        cron: usize,
+    },
+    SuspendCron {
+        cron: usize,
+        suspend: bool,
+    },
+    /// The n-th value of the annotation.
+    Trigger {
+        cron: usize,
+        nth: u64,
+    },
+    /// Of the runs that the ledger tells of, one is deleted.
+    DeleteRun {
+        nth: u64,
     },
     Kill {
         seat: usize,
@@ -143,6 +171,7 @@ impl Case {
         let mut case = Case {
             seed,
             jobs,
+            crons: Vec::new(),
             deeds: Vec::new(),
             rates: if random.in_100(85) { Rates::draw(&mut random) } else { Rates::default() },
             script: Vec::new(),
@@ -152,6 +181,44 @@ impl Case {
         case.draw_deeds(&mut random);
         case.deeds.sort_by_key(|(at, _)| *at);
         case
+    }
+
+    /// The case of schedules of a seed.
+    pub fn of_schedules(seed: u64) -> Case {
+        let mut random = Random::of(&[seed, 7]);
+        let mut case = Case { jobs: Vec::new(), deeds: Vec::new(), ..Case::of(seed) };
+        let n_crons = 1 + random.below(3) as usize;
+        let (has_late, fair) = (case.may_start_late(), case.fair_after.as_millis() as u64);
+        case.crons = (0..n_crons).map(|n| CronCase::draw(n, has_late, &mut random)).collect();
+        case.draw_deeds(&mut random);
+        for cron in 0..n_crons {
+            let created = up_to(&mut random, 20_000);
+            case.deeds.push((created, Deed::CreateCron { cron }));
+            if random.in_100(25) {
+                let (one, other) = (up_to(&mut random, fair), up_to(&mut random, fair));
+                case.deeds.push((one.min(other), Deed::SuspendCron { cron, suspend: true }));
+                case.deeds.push((one.max(other), Deed::SuspendCron { cron, suspend: false }));
+            }
+            for nth in 0..random.below(3) {
+                case.deeds.push((up_to(&mut random, fair), Deed::Trigger { cron, nth }));
+            }
+        }
+        for _ in 0..random.below(3) {
+            case.deeds.push((up_to(&mut random, fair), Deed::DeleteRun { nth: random.number() }));
+        }
+        case.deeds.sort_by_key(|(at, _)| *at);
+        case
+    }
+
+    /// Whether no more runs of a schedule are ever active than may be: two operators that both lead, or lists that are not what the
+    /// API server promises, are out of what anybody can bear.
+    pub fn keeps_limits(&self) -> bool {
+        !self.may_start_late() && self.rates.old_lists == 0
+    }
+
+    /// A create may take effect when its run has ended and is gone: only who keeps all runs is safe from that.
+    pub fn may_start_late(&self) -> bool {
+        self.operators != Operators::One || self.has_fault(RequestFault::makes_late_creates)
     }
 
     fn draw_deeds(&mut self, random: &mut Random) {
@@ -258,6 +325,46 @@ impl Case {
     }
 }
 
+impl CronCase {
+    fn draw(n: usize, keeps_all: bool, random: &mut Random) -> CronCase {
+        let schedule = random.one_of(&["*/5 * * * * *", "*/13 * * * * *", "* * * * *", "@every 7s", "H/20 * * * * *"]);
+        let policy = random.one_of(&["Allow", "Forbid", "Replace", "Queue"]);
+        // Then it comes to rest.
+        let seconds = random.below(150) as i64;
+        let not_after = Timestamp::from_second(BASE + 60 + seconds).unwrap_or(Timestamp::MAX);
+        let mut spec = json!({ "schedule": schedule, "concurrencyPolicy": policy, "notAfter": not_after });
+        if policy != "Forbid" && random.in_100(40) {
+            spec["maxActive"] = (1 + random.below(3)).into();
+        }
+        if random.in_100(25) && policy != "Replace" {
+            spec["missedRuns"] = json!({ "policy": "All", "maxRuns": 1 + random.below(20) });
+            if policy == "Allow" && spec.get("maxActive").is_none() {
+                spec["maxActive"] = 2.into();
+            }
+        } else if random.in_100(25) {
+            spec["startingDeadlineSeconds"] = (5 + random.below(40)).into();
+        }
+        if random.in_100(20) {
+            spec["jitterSeconds"] = random.below(15).into();
+        }
+        let limit = if keeps_all { 100_000 } else { random.below(4) };
+        spec["successfulJobsHistoryLimit"] = limit.into();
+        spec["failedJobsHistoryLimit"] = limit.into();
+        let run = JobCase::new("", false, json!({ "backoffLimit": random.below(2) }));
+        spec["jobTemplate"] = json!({ "spec": run.manifest["spec"] });
+        let manifest = json!({
+            "apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchCronJob",
+            "metadata": { "name": format!("cron-{n}"), "namespace": NAMESPACE }, "spec": spec,
+        });
+        let runs = Duration::from_millis(random.one_of(&[10, 1000, 8000, 30_000]));
+        CronCase { manifest, fails: random.one_of(&[0, 0, 15, 70]), runs }
+    }
+
+    pub fn name(&self) -> &str {
+        self.manifest["metadata"]["name"].as_str().unwrap_or_default()
+    }
+}
+
 impl JobCase {
     pub fn new(name: &str, is_managed: bool, spec: Value) -> JobCase {
         let (version, kind) = if is_managed { ("batch/v1", "Job") } else { ("batchjob.dev/v1alpha1", "BatchJob") };
@@ -360,6 +467,11 @@ impl fmt::Display for Case {
             let mut spec = job.manifest["spec"].clone();
             spec["template"] = spec["template"]["spec"]["restartPolicy"].take();
             writeln!(f, "  {} {} {spec}, of 100 fail {}", job.manifest["kind"], job.name(), job.fails)?;
+        }
+        for cron in &self.crons {
+            let mut spec = cron.manifest["spec"].clone();
+            spec["jobTemplate"] = Value::Null;
+            writeln!(f, "  {} {spec}, of 100 fail {}", cron.name(), cron.fails)?;
         }
         writeln!(f, "  faults of 1,000: {}", self.rates)?;
         for (n, fault) in &self.script {

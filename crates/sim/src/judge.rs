@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::apiserver::{Change, Kind, Written};
 use crate::case::{Case, Deed, Meddling, NAMESPACE, Operators};
 use crate::fault::RequestFault;
+use crate::schedules::Schedules;
 
 /// Something about an object that others may have to act upon.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ pub struct Judge {
     /// One line for each change, if somebody wants to read it.
     pub history: Option<Vec<String>>,
     knows_writers: bool,
+    schedules: Schedules,
 }
 
 pub type Shared = Arc<Mutex<Judge>>;
@@ -50,6 +52,7 @@ impl Judge {
             last_change: Timestamp::UNIX_EPOCH,
             history: is_told.then(Vec::new),
             knows_writers,
+            schedules: Schedules::default(),
         }))
     }
 
@@ -76,6 +79,7 @@ impl Judge {
         if let Some(oracle) = &mut self.oracle {
             oracle.see(&event);
         }
+        self.schedules.see(written);
         if let Some(history) = &mut self.history {
             let line = line(written);
             tracing::info!(target: "history", "{line}");
@@ -83,7 +87,7 @@ impl Judge {
             let broken = self.oracle.iter().flat_map(|oracle| &oracle.violations()[n_before..]);
             history.extend(broken.map(|violation| format!("          ^^^ {violation}")));
         }
-        if matches!(kind, Kind::Pod | Kind::BatchJob | Kind::Job) {
+        if matches!(kind, Kind::Pod | Kind::BatchJob | Kind::Job | Kind::BatchCronJob) {
             self.notes.push(Note {
                 kind,
                 name: text("name").to_owned(),
@@ -107,6 +111,11 @@ impl Judge {
 
     pub fn n_lives(&self) -> u64 {
         self.oracle.as_ref().map_or(0, Oracle::n_lives)
+    }
+
+    /// What became of the schedules.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     pub fn finish(&mut self, end: batchjob_oracle::End) -> Vec<Violation> {
@@ -145,7 +154,7 @@ fn promises(case: &Case, identities: Vec<Arc<str>>) -> Promises {
             || case.has_fault(RequestFault::makes_late_creates)
             || meddles(&|what| what == Meddling::TakeLabel),
         spare_statuses: 10,
-        deletions: meddles(&|_| true) || case.has(|deed| matches!(deed, Deed::Delete { .. })),
+        deletions: !case.crons.is_empty() || meddles(&|_| true) || case.has(|deed| matches!(deed, Deed::Delete { .. })),
         tampering,
         clock_skew: clocks_are_right.then(|| jiff::SignedDuration::from_secs(1)),
         leadership: (is_elected && !drops_lease && !case.has_fault(RequestFault::makes_late_creates)).then(|| {
@@ -177,7 +186,7 @@ fn line(written: &Written<'_>) -> String {
                 words.push("alone".to_owned());
             }
         }
-        Kind::BatchJob | Kind::Job => {
+        Kind::BatchJob | Kind::Job | Kind::BatchCronJob => {
             let mut status = object["status"].clone();
             if let Value::Object(status) = &mut status {
                 let conditions: Vec<String> = status

@@ -14,6 +14,7 @@ pub mod fault;
 mod judge;
 mod others;
 pub mod random;
+pub mod schedules;
 pub mod scope;
 pub mod shrink;
 pub mod wire;

@@ -23,6 +23,9 @@ struct Args {
     /// How many lives of jobs are to be played
     #[arg(long, default_value_t = 0)]
     lives: u64,
+    /// How many slots of schedules are to be decided
+    #[arg(long, default_value_t = 0)]
+    slots: u64,
     /// The first case
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -32,6 +35,9 @@ struct Args {
     /// Play every fault at every request of these small jobs, and every pair of faults (all: of each of them)
     #[arg(long)]
     pairs: Option<String>,
+    /// With --seed: the case of schedules
+    #[arg(long, requires = "seed")]
+    schedules: bool,
     /// Play this case alone, and tell what happened; with RUST_LOG also what the operators say
     #[arg(long)]
     seed: Option<u64>,
@@ -100,7 +106,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let operator = batchjob_sim::operator_args();
     if let Some(seed) = args.seed {
-        let mut case = Case::of(seed);
+        let mut case = if args.schedules { Case::of_schedules(seed) } else { Case::of(seed) };
         if let Some(path) = &args.shrink {
             case = shrink(&case, &operator);
             std::fs::write(path, serde_json::to_string_pretty(&case)? + "\n")?;
@@ -126,6 +132,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         date: args.date.clone(),
         ..before
     };
+    if args.slots > 0 {
+        return play_slots(args, first, &operator);
+    }
     if args.lives > 0 {
         play_lives(args, first, &operator, &mut report);
     }
@@ -194,6 +203,53 @@ fn play_lives(args: &Args, first: u64, operator: &OperatorArgs, report: &mut Rep
     if !report.details.iter().any(|detail| detail.ends_with(&commit)) {
         report.details.push(format!("Cases from {first} on were played{commit}"));
     }
+}
+
+/// Random cases of schedules, until there were slots enough.
+fn play_slots(args: &Args, first: u64, operator: &OperatorArgs) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let (next, slots, deaths, faults) =
+        (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads {
+            scope.spawn(|| {
+                while slots.load(Ordering::Relaxed) < args.slots
+                    && failures.lock().is_ok_and(|failures| (failures.len() as u64) < args.most_failures)
+                {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let case = Case::of_schedules(seed);
+                    let outcome = play(&case, operator, false);
+                    slots.fetch_add(outcome.n_slots, Ordering::Relaxed);
+                    deaths.fetch_add(outcome.n_deaths, Ordering::Relaxed);
+                    faults.fetch_add(outcome.n_faults, Ordering::Relaxed);
+                    if !outcome.violations.is_empty()
+                        && let Ok(mut failures) = failures.lock()
+                    {
+                        failures.push((seed, outcome.violations));
+                    }
+                }
+            });
+        }
+    });
+    let (n_slots, n_cases) = (slots.into_inner(), next.into_inner() - first);
+    let mut failures = failures.into_inner().unwrap_or_default();
+    failures.sort();
+    println!(
+        "{n_slots} slots in {n_cases} cases, {} faults, {} deaths of operators, in {:.1} s; {} break a law",
+        faults.into_inner(),
+        deaths.into_inner(),
+        began.elapsed().as_secs_f64(),
+        failures.len()
+    );
+    for (seed, violations) in &failures {
+        println!("seed {seed}:");
+        for violation in violations.iter().take(3) {
+            println!("  {violation}");
+        }
+    }
+    anyhow::ensure!(failures.is_empty(), "{} cases break a law: sim --schedules --seed N tells how", failures.len());
+    Ok(())
 }
 
 /// How long this process has had a core: the machine may have other things to do.

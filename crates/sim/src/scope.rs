@@ -45,6 +45,7 @@ fn scope(name: &'static str, job: JobCase, mut deeds: Vec<(Duration, Deed)>) -> 
     let case = Case {
         seed: 7,
         jobs: vec![job],
+        crons: Vec::new(),
         deeds,
         rates: Rates::default(),
         script: Vec::new(),

@@ -31,6 +31,12 @@ fn candidates(case: &Case) -> Vec<Case> {
             add(&|it| it.deeds.retain(|(_, deed)| job_of(deed) != Some(job)));
         }
     }
+    for cron in 0..case.crons.len() {
+        let is_of = |deed: &Deed| matches!(deed, Deed::CreateCron { cron: it } | Deed::SuspendCron { cron: it, .. } | Deed::Trigger { cron: it, .. } if *it == cron);
+        if case.crons.len() > 1 && case.has(is_of) {
+            add(&|it| it.deeds.retain(|(_, deed)| !is_of(deed)));
+        }
+    }
     for nth in 0..case.deeds.len() {
         add(&|it| _ = it.deeds.remove(nth));
     }

@@ -132,7 +132,7 @@ impl Class {
         if query.contains("watch=true") {
             return Class::Watch;
         }
-        let lists = [Kind::Pod, Kind::BatchJob, Kind::Job];
+        let lists = [Kind::Pod, Kind::BatchJob, Kind::Job, Kind::BatchCronJob];
         match lists.into_iter().find(|kind| path.ends_with(kind.plural())) {
             Some(kind) => Class::List(kind),
             None => Class::Get,

@@ -26,6 +26,9 @@ use operators::{Seat, identity};
 
 pub const LEASE: &str = "batchjob-operator";
 
+/// When it all begins, in seconds since 1970. Any time will do.
+pub const BASE: i64 = 1_800_000_000;
+
 /// Nothing has been written for so long: all has come to rest.
 const QUIET: Duration = Duration::from_secs(70);
 /// The same, where a job still waits for something: longer than the longest delay before a retry.
@@ -37,6 +40,8 @@ const LIMIT: Duration = Duration::from_secs(3 * 3600);
 pub struct Outcome {
     pub violations: Vec<String>,
     pub n_lives: u64,
+    /// Slots of schedules that were decided.
+    pub n_slots: u64,
     pub n_requests: u64,
     pub n_faults: u64,
     pub n_deaths: u64,
@@ -101,8 +106,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(case: &'a Case, args: &'a OperatorArgs, with_history: bool) -> World<'a> {
         let start = Instant::now();
-        // Any time will do.
-        let base = Timestamp::from_second(1_800_000_000).unwrap_or(Timestamp::UNIX_EPOCH);
+        let base = Timestamp::from_second(BASE).unwrap_or(Timestamp::UNIX_EPOCH);
         let clock = move || later(base, start.elapsed());
         let server = ApiServer::new(Arc::new(clock), case.seed);
         let identities = (0..case.n_seats()).flat_map(|seat| (0..40).map(move |life| identity(seat, life).into()));
@@ -207,6 +211,10 @@ impl<'a> World<'a> {
                 waits |= if is_over { expires } else { !is_true("Suspended") };
             });
         }
+        self.server.for_each(Kind::BatchCronJob, |cron| {
+            let status = &cron["status"];
+            waits |= status["nextScheduleTimes"][0].is_string() || status["held"].as_i64() > Some(0);
+        });
         waits
     }
 
@@ -234,11 +242,15 @@ impl<'a> World<'a> {
         };
         let mut judge = lock(&self.judge);
         let n_lives = judge.n_lives();
+        if settled_at.is_some() {
+            self.complaints.extend(judge.schedules().judge(self.case.keeps_limits(), self.case.may_start_late()));
+        }
         let broken = judge.finish(end);
         self.complaints.extend(broken.iter().map(ToString::to_string));
         Outcome {
             violations: self.complaints,
             n_lives,
+            n_slots: judge.schedules().n_slots(),
             n_requests: self.weather.n_requests(),
             n_faults: self.weather.n_faults(),
             n_deaths: self.n_deaths,

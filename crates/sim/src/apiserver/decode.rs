@@ -17,8 +17,8 @@ pub(super) fn decode(kind: Kind, object: &mut Value) {
     match kind {
         Kind::Pod => decode_pod(fields),
         Kind::Job => decode_job(fields),
-        Kind::BatchJob => {
-            // The default in crds/batchjobs.yaml.
+        Kind::BatchJob | Kind::BatchCronJob => {
+            // The default in the CRD.
             fields.entry("status").or_insert_with(|| json!({ "observedGeneration": -1 }));
         }
         Kind::Lease | Kind::Event => {}

@@ -6,19 +6,21 @@ pub enum Kind {
     Pod,
     BatchJob,
     Job,
+    BatchCronJob,
     Lease,
     /// Counted, not kept: nobody reads them.
     Event,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Pod, Kind::BatchJob, Kind::Job, Kind::Lease, Kind::Event];
+    pub const ALL: [Kind; 6] = [Kind::Pod, Kind::BatchJob, Kind::Job, Kind::BatchCronJob, Kind::Lease, Kind::Event];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Pod => "Pod",
             Kind::BatchJob => "BatchJob",
             Kind::Job => "Job",
+            Kind::BatchCronJob => "BatchCronJob",
             Kind::Lease => "Lease",
             Kind::Event => "Event",
         }
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Pod => "pods",
             Kind::BatchJob => "batchjobs",
             Kind::Job => "jobs",
+            Kind::BatchCronJob => "batchcronjobs",
             Kind::Lease => "leases",
             Kind::Event => "events",
         }
@@ -41,7 +44,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Kind::Pod => "v1",
-            Kind::BatchJob => "batchjob.dev/v1alpha1",
+            Kind::BatchJob | Kind::BatchCronJob => "batchjob.dev/v1alpha1",
             Kind::Job => "batch/v1",
             Kind::Lease => "coordination.k8s.io/v1",
             Kind::Event => "events.k8s.io/v1",
@@ -65,7 +68,7 @@ impl Kind {
     }
 
     pub(super) fn has_status(self) -> bool {
-        matches!(self, Kind::Pod | Kind::BatchJob | Kind::Job)
+        self.is_custom() || matches!(self, Kind::Pod | Kind::Job)
     }
 
     /// `AllowUnconditionalUpdate`: whether a PUT may do without a resourceVersion.
@@ -80,7 +83,11 @@ impl Kind {
 
     /// Its Go type is generated, so that what is empty is left out, and strategic merge patches are known.
     pub(super) fn is_built_in(self) -> bool {
-        self != Kind::BatchJob
+        !self.is_custom()
+    }
+
+    pub(super) fn is_custom(self) -> bool {
+        matches!(self, Kind::BatchJob | Kind::BatchCronJob)
     }
 
     pub(super) fn index(self) -> usize {

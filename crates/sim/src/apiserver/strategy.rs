@@ -24,7 +24,7 @@ pub(super) fn prepare_new(kind: Kind, object: &mut Value, now: Value) {
                 }]);
             }
         }
-        Kind::BatchJob => {
+        Kind::BatchJob | Kind::BatchCronJob => {
             object["metadata"]["generation"] = 1.into();
             object["status"] = json!({ "observedGeneration": -1 });
         }
@@ -68,7 +68,7 @@ pub(super) fn prepare_update(kind: Kind, part: Part, new: &mut Value, old: &Valu
         return;
     }
     match part {
-        Part::Status if kind == Kind::BatchJob => {
+        Part::Status if kind.is_custom() => {
             let status = new["status"].take();
             *new = old.clone();
             new["status"] = status;

@@ -42,7 +42,7 @@ impl Store {
         // The status of the schema, and the labels that a Job inherits when it is read (`SetDefaults_Job`).
         let has_no_labels = |object: &Value| object["metadata"].get("labels").is_none();
         let has_unstored_default = match kind {
-            Kind::BatchJob => true,
+            Kind::BatchJob | Kind::BatchCronJob => true,
             Kind::Job => has_no_labels(&object) && has_no_labels(&object["spec"]["template"]),
             Kind::Pod | Kind::Lease | Kind::Event => false,
         };

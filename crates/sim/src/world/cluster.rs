@@ -10,11 +10,20 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{LEASE, Pod, Task, World};
 use crate::apiserver::{Kind, Refusal, gc};
-use crate::case::{Deed, Edit, Meddling, NAMESPACE, Refuses};
+use crate::case::{CronCase, Deed, Edit, Meddling, NAMESPACE, Refuses};
 use crate::fault::up_to;
-use crate::judge::Note;
+use crate::judge::{Note, lock};
 use crate::others::{self, End};
 use crate::random::Random;
+
+/// What becomes of the pods of a job.
+struct Nature {
+    /// Of 100 attempts so many fail.
+    fails: u64,
+    /// How long a pod runs at most.
+    runs: Duration,
+    restarts_containers: bool,
+}
 
 impl World<'_> {
     /// The scheduler, the kubelet and the garbage collector see what has changed.
@@ -114,21 +123,25 @@ impl World<'_> {
         }
     }
 
-    fn job_of(&self, pod: &Pod) -> Option<usize> {
+    fn nature_of(&self, pod: &Pod) -> Option<Nature> {
         let name = self.look(&pod.clone(), |it| it["metadata"]["labels"][keys::JOB_NAME].as_str().map(str::to_owned));
         let name = name??;
-        self.case.jobs.iter().position(|job| job.name() == name)
+        if let Some(job) = self.case.jobs.iter().find(|job| job.name() == name) {
+            return Some(Nature { fails: job.fails, runs: job.runs, restarts_containers: job.restarts_containers() });
+        }
+        let is_run_of = |cron: &&CronCase| name.rsplit_once('-').is_some_and(|(owner, _)| owner == cron.name());
+        let cron = self.case.crons.iter().find(is_run_of)?;
+        Some(Nature { fails: cron.fails, runs: cron.runs, restarts_containers: false })
     }
 
     fn let_it_run(&mut self, pod: Pod) {
-        let runs = self.job_of(&pod).map_or(Duration::ZERO, |job| self.case.jobs[job].runs);
+        let runs = self.nature_of(&pod).map_or(Duration::ZERO, |nature| nature.runs);
         let delay = up_to(&mut Random::of(&[self.case.seed, 6, hash(&pod.name)]), runs.as_millis() as u64);
         self.after(delay, Task::End(pod));
     }
 
     fn end(&mut self, pod: Pod, now: Timestamp) {
-        let Some(job) = self.job_of(&pod) else { return };
-        let job = &self.case.jobs[job];
+        let Some(job) = self.nature_of(&pod) else { return };
         let restarts = self.restarts.get(&pod.uid).copied().unwrap_or_default();
         let mut random = Random::of(&[self.case.seed, 4, hash(&pod.name), restarts]);
         let end = match random.in_100(job.fails) {
@@ -140,7 +153,7 @@ impl World<'_> {
                 _ => End::Fails(1),
             },
         };
-        if job.restarts_containers() && matches!(end, End::Fails(_)) {
+        if job.restarts_containers && matches!(end, End::Fails(_)) {
             let restarts = restarts + 1;
             self.restarts.insert(pod.uid.clone(), restarts);
             others::crashes(&self.server, &pod.name, &pod.uid, restarts, now);
@@ -172,6 +185,22 @@ impl World<'_> {
                 others::delete(&self.server, "user", kind_of(job.is_managed()), job.name(), &options);
             }
             Deed::Pod { nth, what } => self.meddle(nth, what),
+            Deed::CreateCron { cron } => {
+                others::create(&self.server, "user", Kind::BatchCronJob, &self.case.crons[cron].manifest);
+            }
+            Deed::SuspendCron { cron, suspend } => self.merge_cron(cron, json!({ "spec": { "suspend": suspend } })),
+            Deed::Trigger { cron, nth } => {
+                let value = format!("value {nth}");
+                self.merge_cron(cron, json!({ "metadata": { "annotations": { keys::TRIGGER: value } } }));
+            }
+            Deed::DeleteRun { nth } => {
+                let runs = lock(&self.judge).schedules().written_down();
+                if !runs.is_empty() {
+                    let options = json!({ "propagationPolicy": "Background" });
+                    let name = &runs[nth as usize % runs.len()];
+                    others::delete(&self.server, "user", Kind::BatchJob, name, &options);
+                }
+            }
             Deed::Kill { seat } => self.seats[seat].life.end(),
             Deed::Terminate { seat } => {
                 if let Some(stop) = self.seats[seat].stop.take() {
@@ -208,6 +237,10 @@ impl World<'_> {
             }
             Deed::LoseLease { seat, lasts } => self.seats[seat].life.hold(Kind::Lease, Instant::now() + lasts),
         }
+    }
+
+    fn merge_cron(&mut self, cron: usize, patch: Value) {
+        others::merge(&self.server, "user", Kind::BatchCronJob, self.case.crons[cron].name(), "", &patch);
     }
 
     fn edit(&mut self, job: usize, edit: &Edit) {

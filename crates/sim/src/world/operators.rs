@@ -54,6 +54,7 @@ impl World<'_> {
             lease_namespace: NAMESPACE.to_owned(),
         };
         let mut args = self.args.clone();
+        args.cron_jobs = !self.case.crons.is_empty();
         args.leader_elect = self.case.operators == Operators::Elected;
         let (stop, stopped) = oneshot::channel();
         let news = self.news.clone();
