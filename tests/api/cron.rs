@@ -286,6 +286,62 @@ async fn history_is_kept_up_to_its_limits() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_run_that_somebody_deletes_is_active_no_more() -> Result<()> {
+    let crons = Crons::new("cron-gone").await?;
+    let _operator = crons.stage.operator().await?;
+    crons.create("etl", json!({ "schedule": EVERY_SECOND, "concurrencyPolicy": "Forbid" })).await?;
+    crons.until("etl", "one is active", |status| status.active.len() == 1).await;
+    let first = crons.runs("etl").await?[0].name_any();
+    crons.change("etl", json!({ "spec": { "suspend": true } })).await?;
+    crons.stage.jobs.delete(&first, &DeleteParams::background()).await?;
+    crons.until("etl", "none is active", |status| status.active.is_empty()).await;
+    crons.until_told("etl", &format!("MissingJob: Active run went missing: {first}")).await;
+    Ok(())
+}
+
+/// What upstream's `should support CronJob API operations` does with a CronJob; nobody has to run it for that.
+#[tokio::test]
+async fn it_can_be_read_listed_watched_changed_and_deleted() -> Result<()> {
+    let crons = Crons::new("cron-api").await?;
+    let created = crons.create("etl", json!({ "schedule": NEVER, "suspend": true })).await?;
+    let version = created.resource_version().context("a version")?;
+    assert_eq!(crons.crons.get("etl").await?.metadata.uid, created.metadata.uid);
+    assert_eq!(crons.crons.list(&ListParams::default()).await?.items.len(), 1);
+    assert_eq!(
+        Api::<BatchCronJob>::all(crons.stage.namespace.client.clone())
+            .list(&ListParams::default())
+            .await?
+            .items
+            .iter()
+            .filter(|it| it.uid() == created.uid())
+            .count(),
+        1
+    );
+    let patched = crons.change("etl", json!({ "metadata": { "annotations": { "patched": "true" } } })).await?;
+    assert_eq!(patched.annotations()["patched"], "true");
+    let mut replaced = patched.clone();
+    replaced.spec.suspend = None;
+    let replaced = crons.crons.replace("etl", &PostParams::default(), &replaced).await?;
+    assert_eq!((replaced.spec.suspend, replaced.metadata.generation), (None, Some(2)));
+    let status = json!({ "status": { "lastScheduleTime": now()? } });
+    let with_status = crons.crons.patch_status("etl", &PatchParams::default(), &Patch::Merge(status)).await?;
+    assert!(with_status.status.is_some_and(|status| status.last_schedule_time.is_some()));
+    let mut seen = Box::pin(crons.crons.watch(&kube::api::WatchParams::default(), &version).await?);
+    crons.crons.delete("etl", &DeleteParams::default()).await?;
+    let mut n_changes = 0;
+    while let Some(event) = futures::StreamExt::next(&mut seen).await {
+        match event? {
+            kube::core::WatchEvent::Modified(_) => n_changes += 1,
+            kube::core::WatchEvent::Deleted(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(n_changes, 3);
+    assert!(crons.crons.get_opt("etl").await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_the_schedule_means_nothing_by_is_told() -> Result<()> {
     let crons = Crons::new("cron-invalid").await?;
     let _operator = crons.stage.operator().await?;
@@ -350,6 +406,31 @@ async fn no_slot_is_lost_or_started_twice_when_the_operator_is_killed() -> Resul
     let n_left = status.missed.unwrap_or_default() + status.skipped.unwrap_or_default();
     assert_eq!(slots.len() as i64 + n_left + status.waiting.len() as i64, n_slots, "{status:?}");
     drop(operator);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backfill_runs_a_range_of_the_past_once_and_in_order() -> Result<()> {
+    let crons = Crons::new("cron-backfill").await?;
+    let _operator = crons.stage.operator().await?;
+    let _kubelet = crons.all_succeed();
+    let spec = json!({
+        "schedule": "0 3 * * *",
+        "successfulJobsHistoryLimit": 100,
+        "backfill": { "from": "2026-03-01T00:00:00Z", "to": "2026-03-05T12:00:00Z" },
+    });
+    crons.create("report", spec).await?;
+    let is_complete = |status: &BatchCronJobStatus| status.backfill.as_ref().is_some_and(|it| it.is_complete);
+    let status = crons.until("report", "the backfill is complete", is_complete).await;
+    assert_eq!(status.backfill.map(|it| (it.started, it.left_out)), Some((5, 0)));
+    let slots: Vec<String> = crons.runs("report").await?.iter().filter_map(slot).map(|slot| slot.to_string()).collect();
+    assert_eq!(slots, (1..=5).map(|day| format!("2026-03-0{day}T03:00:00Z")).collect::<Vec<_>>());
+    crons.until_told("report", "BackfillCompleted: The backfill is complete: 5 slots started, 0 had run").await;
+    let more = json!({ "spec": { "backfill": { "to": "2026-03-06T12:00:00Z" } } });
+    crons.change("report", more).await?;
+    let status =
+        crons.until("report", "and so is a longer one", |status| !status.backfilled.is_empty() && is_complete(status));
+    assert_eq!(status.await.backfill.map(|it| (it.started, it.left_out)), Some((1, 5)));
     Ok(())
 }
 

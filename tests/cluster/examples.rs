@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_crd::Phase;
+use batchjob_tests::support::kubelet::ago;
 use batchjob_tests::support::wait_for;
 
 use crate::installed::shared;
@@ -205,6 +206,82 @@ async fn suspended_starts_nothing_until_it_is_resumed() -> Result<()> {
         let status = story.complete("suspended", 30).await?;
         assert_eq!(find(&status, "Suspended").map(|suspended| &*suspended.status), Some("False"));
         assert_eq!(story.logs("suspended")?, ["Somebody let me run."]);
+        Ok(())
+    })
+    .await
+}
+
+/// Not to wait for the night: what the first comment of the file says.
+#[tokio::test]
+async fn nightly_report_runs_now_when_it_is_told_to() -> Result<()> {
+    tell(shared().await?, "nightly-report", async |story| {
+        story.apply_example("nightly-report")?;
+        story.kubectl.run(&["annotate", "bcj", "nightly-report", "batchjob.dev/trigger=now"])?;
+        let run = story.run_of("nightly-report").await?;
+        story.complete(&run, 60).await?;
+        let said = story.kubectl.run(&["logs", "-l", "app=nightly-report"])?;
+        assert!(said.starts_with("report of 20"), "{said}");
+        let next =
+            story.kubectl.run(&["get", "bcj", "nightly-report", "-o", "jsonpath={.status.nextScheduleTimes[0]}"])?;
+        assert!(next.contains("T02:30:00+0"), "{next}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_five_minutes_waits_for_the_run_before() -> Result<()> {
+    tell(shared().await?, "five-minutes", async |story| {
+        story.apply_example("every-five-minutes")?;
+        story.kubectl.run(&["annotate", "bcj", "every-five-minutes", "batchjob.dev/trigger=now"])?;
+        let run = story.run_of("every-five-minutes").await?;
+        story.complete(&run, 60).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// As if it had been there for hours, and nobody else.
+#[tokio::test]
+async fn hourly_export_makes_up_for_what_was_missed() -> Result<()> {
+    tell(shared().await?, "hourly-export", async |story| {
+        story.apply_example("hourly-export")?;
+        wait_for("the operator has seen it", Duration::from_secs(30), async || {
+            let seen = story.kubectl.run(&["get", "bcj", "hourly-export", "-o", "jsonpath={.status.decidedUntil}"])?;
+            Ok((!seen.is_empty()).then_some(()))
+        })
+        .await?;
+        let long_ago = ago(Duration::from_secs(4 * 3600));
+        let patch = format!(r#"{{"status":{{"decidedUntil":"{long_ago}"}}}}"#);
+        story.kubectl.run(&["patch", "bcj", "hourly-export", "--subresource=status", "--type=merge", "-p", &patch])?;
+        let lines = wait_for("four hours are exported", Duration::from_secs(120), async || {
+            let said = story.kubectl.say(&["logs", "-l", "app=hourly-export", "--tail=-1"], "")?;
+            let lines: Vec<String> =
+                said.text.lines().filter(|line| line.starts_with("exporting ")).map(str::to_owned).collect();
+            Ok((said.succeeded && lines.len() >= 4).then_some(lines))
+        })
+        .await?;
+        assert!(lines.iter().all(|line| line.ends_with(":00:00Z")), "{lines:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_spread_fleet_has_slots_of_its_own_and_one_place() -> Result<()> {
+    tell(shared().await?, "spread-fleet", async |story| {
+        story.apply_example("spread-fleet")?;
+        let names = ["cleanup-orders", "cleanup-invoices"];
+        for name in names {
+            story.kubectl.run(&["annotate", "bcj", name, "batchjob.dev/trigger=now"])?;
+        }
+        let mut next = Vec::new();
+        for name in names {
+            let run = story.run_of(name).await?;
+            story.complete(&run, 60).await?;
+            next.push(story.kubectl.run(&["get", "bcj", name, "-o", "jsonpath={.status.nextScheduleTimes[0]}"])?);
+        }
+        assert_ne!(next[0], next[1]);
         Ok(())
     })
     .await

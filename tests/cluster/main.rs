@@ -8,6 +8,7 @@
 //! | `policies` | what do real exit codes, evictions, signals and restarts mean to the policies? |
 //! | `doors` | is a plain Job that names us run, as every tool expects of a Job, and every other left alone? |
 //! | `moving` | does every command of docs/moving.md do what it says? |
+//! | `schedules` | do runs start on the minute, and do their policies hold? |
 //! | `kill` | are the counts right when the operator is killed over and over? |
 //! | `left_behind` | does anything stay when the release is taken away while pods are at work? |
 //! | `nodes` | a kubelet falls silent and comes back: is every result still right? |
@@ -27,4 +28,5 @@ mod moving;
 mod nodes;
 mod policies;
 mod replicas;
+mod schedules;
 mod story;

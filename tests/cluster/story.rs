@@ -46,6 +46,15 @@ impl Story<'_> {
         self.kubectl.run(&["apply", "-f", &path]).map(drop)
     }
 
+    /// The name of the first run of a BatchCronJob, as soon as there is one.
+    pub async fn run_of(&self, cron: &str) -> Result<String> {
+        let of_cron = ListParams::default().labels(&format!("{}={cron}", keys::CRON_JOB_NAME));
+        wait_for(&format!("a run of {cron}"), Duration::from_secs(60), async || {
+            Ok(self.jobs.list(&of_cron).await?.items.into_iter().next().and_then(|run| run.metadata.name))
+        })
+        .await
+    }
+
     pub async fn create(&self, name: &str, spec: Value) -> Result<()> {
         let job = json!({"apiVersion": "batchjob.dev/v1alpha1", "kind": "BatchJob", "metadata": {"name": name}, "spec": spec});
         let job: BatchJob = serde_json::from_value(job)?;
