@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-sim test-api \
-	test-cluster calendar differential sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
+	test-cluster calendar differential schedules sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -72,14 +72,16 @@ test-unit: ## Rings 1 and 2: seconds, offline
 # Built with every check that costs little, and fast: a hundred thousand lives in two minutes, always the same ones.
 SIM = cargo run --quiet --locked --profile sim --package batchjob-sim --
 
-test-sim: ## Ring 2, the long way: 100,000 lives of jobs in virtual time, and every pair of faults of one
+test-sim: ## Ring 2, the long way: 100,000 lives of jobs and 10,000 slots of schedules in virtual time, and every pair of faults of one
 	$(SIM) --lives 100000 --pairs one
+	$(SIM) --slots 10000
 
 # Clusters that tests share end with the test's process; what they leave on disk is swept up, whatever came of the test.
 CLUSTER_TEST = cargo test --locked --package batchjob-tests
 
 test-api: prerequisites kubernetes operator ## Ring 3: against a real API server
 	$(CLUSTER_TEST) --lib --bins --test kubernetes-api --test api; status=$$?; $(CLUSTER) sweep; exit $$status
+	$(CALENDAR) --zones 8 --expressions 6
 	$(MAKE) stuck-in-short & \
 	$(DIFFERENTIAL) --jobs 100; status=$$?; wait $$! || status=1; $(CLUSTER) sweep; exit $$status
 	$(FAULTS) --plans 200 --views 100 --doubles 20 --operators 60 --quiet 1 --pick $$(git rev-parse HEAD); status=$$?; $(CLUSTER) sweep; exit $$status
@@ -98,9 +100,16 @@ DIFFERENTIAL = cargo run --quiet --locked --package batchjob-tests --bin differe
 differential: prerequisites kubernetes operator ## N random jobs, to Kubernetes' own Job controller and to ours, compared
 	$(DIFFERENTIAL) $(if $(SEED),--seed $(SEED),--jobs $(N)); status=$$?; $(CLUSTER) sweep; exit $$status
 
+CALENDAR = cargo run --quiet --locked --package batchjob-tests --bin calendar --
+
 # ZONES=Europe/Berlin,Asia/Gaza asks about these alone.
 calendar: prerequisites ## The slots of schedules beside robfig/cron's and those of Python's zoneinfo: all zones, 200 expressions, 20 years (hours)
 	cargo run --quiet --locked --profile sim --package batchjob-tests --bin calendar -- $(if $(ZONES),--only $(ZONES))
+
+SLOTS ?= 1000000
+
+schedules: ## SLOTS slots of schedules in virtual time, with operators that die, views that lie and clocks that jump (an hour)
+	$(SIM) --slots $(SLOTS)
 
 LIVES ?= 10000000
 
