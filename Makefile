@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-sim test-api \
-	test-cluster calendar differential schedules sim mutations faults laws nodes left-behind corruption fuzz leaders stuck stuck-in-short outages upstream bench
+	test-cluster calendar differential schedules sim mutations faults laws nodes left-behind corruption fuzz leaders punctual stuck stuck-in-short outages upstream bench
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -161,6 +161,9 @@ stuck-in-short:
 	@$(STUCK) --window 45 > target/stuck.txt 2>&1 & \
 	$(STUCK) --window 0 --idle 2000 > target/idle.txt 2>&1; status=$$?; \
 	wait $$! || status=1; cat target/stuck.txt target/idle.txt; exit $$status
+
+punctual: prerequisites kubernetes operator ## A thousand schedules that fire together, and 5,000 that do not: how late, and at what cost (10 minutes)
+	cargo run --quiet --locked --package batchjob-tests --bin punctual; status=$$?; $(CLUSTER) sweep; exit $$status
 
 ROUNDS ?= 4
 

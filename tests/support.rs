@@ -1,5 +1,5 @@
-//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, the CRD, the operator as a process,
-//! the words of a kubelet that is played, the audit log, and etcd past the API server.
+//! What tests share: a namespace of their own, waiting with a limit, kubectl, Helm, the CRDs, the operator as a process,
+//! the words of a kubelet that is played, the audit log, etcd past the API server, and what the kernel says of a process.
 
 pub mod audit;
 mod etcd;
@@ -9,6 +9,7 @@ pub mod kubelet;
 mod kwok;
 mod namespace;
 mod operator;
+pub mod process;
 mod served;
 mod stamp;
 mod wait;

@@ -384,6 +384,25 @@ async fn members_of_a_group_share_one_limit() -> Result<()> {
     Ok(())
 }
 
+/// Neither has a slot that waits: what they wait for is told by the end of the other's run alone.
+#[tokio::test]
+async fn a_place_in_a_group_goes_to_a_run_that_was_triggered_by_hand() -> Result<()> {
+    let crons = Crons::new("cron-places").await?;
+    let _operator = crons.stage.operator().await?;
+    let spec = json!({ "schedule": NEVER, "concurrencyGroup": { "name": "db" } });
+    for name in ["a", "b"] {
+        crons.create(name, spec.clone()).await?;
+        crons.change(name, json!({ "metadata": { "annotations": { keys::TRIGGER: "now" } } })).await?;
+    }
+    let first =
+        expect("one of them runs", async || Ok(crons.stage.jobs.list(&ListParams::default()).await?.items.pop())).await;
+    let other = if first.labels()[keys::CRON_JOB_NAME] == "a" { "b" } else { "a" };
+    crons.until(other, "the other waits", |status| status.held == Some(1)).await;
+    crons.succeed(&first.name_any()).await?;
+    crons.until_runs(other, "its turn has come", |runs| runs.len() == 1).await;
+    Ok(())
+}
+
 /// It is killed again and again, and no slot is started twice or lost.
 #[tokio::test]
 async fn no_slot_is_lost_or_started_twice_when_the_operator_is_killed() -> Result<()> {

@@ -80,8 +80,13 @@ async fn the_operator_may_do_what_it_does_and_nothing_else() -> Result<()> {
     let groups = ["system:authenticated".to_owned(), "system:serviceaccounts".to_owned()];
     let may = Rights { client: shared().await?.kubernetes.client().await?, who, groups: groups.to_vec() };
     for (verbs, group, resource, expected) in [
-        ("get list watch delete", "batchjob.dev", "batchjobs", true),
-        ("create update patch deletecollection", "batchjob.dev", "batchjobs", false),
+        // Create is for the runs of BatchCronJobs.
+        ("get list watch create delete", "batchjob.dev", "batchjobs", true),
+        ("update patch deletecollection", "batchjob.dev", "batchjobs", false),
+        ("get list watch", "batchjob.dev", "batchcronjobs", true),
+        ("create update patch delete deletecollection", "batchjob.dev", "batchcronjobs", false),
+        ("update", "batchjob.dev", "batchcronjobs/status", true),
+        ("get patch", "batchjob.dev", "batchcronjobs/status", false),
         ("update", "batchjob.dev", "batchjobs/status", true),
         ("get patch", "batchjob.dev", "batchjobs/status", false),
         ("get list watch create delete patch", "", "pods", true),
@@ -566,7 +571,7 @@ async fn an_uninstall_keeps_the_jobs_and_the_next_install_goes_on_with_them() ->
         // As the chart's README says: another release has to say that it takes over the CRD that was kept.
         installed.helm.run(&["uninstall", "batchjob", "--wait"]).await?;
         let refused = installed.helm.say(&["install", "second", &chart()?]).await?;
-        assert!(!refused.succeeded && refused.text.contains("batchjobs.batchjob.dev"), "{}", refused.text);
+        assert!(!refused.succeeded && refused.text.contains("batchcronjobs.batchjob.dev"), "{}", refused.text);
         installed.install("second", &["--take-ownership"]).await?;
         assert_eq!(story.status("over").await?, over);
         story.create("next", script("Never", "true")).await?;

@@ -1,14 +1,13 @@
 //! Jobs that need nothing, and what that costs: a third is suspended, a third is over, and the pods of a third run.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use batchjob_crd::BatchJob;
 use batchjob_oracle::Report;
 use batchjob_tests::kubernetes::{Kubernetes, Options, Size};
 use batchjob_tests::support::kubelet::{NODE, ago, condition, container};
-use batchjob_tests::support::{Namespace, Operator, serve_batch_jobs, stamped, wait_for};
+use batchjob_tests::support::{Namespace, Operator, process, serve_batch_jobs, stamped, wait_for};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -71,14 +70,14 @@ pub async fn measure(n_jobs: usize) -> Result<Report> {
     println!("all is settled after {settled:.0?}");
 
     let before = asked.requests()?.count();
-    let (cpu, began_window) = (cpu(operator.pid())?, Instant::now());
+    let (used, began_window) = (process::cpu(operator.pid())?, Instant::now());
     // What is measured is what happens in this time.
     tokio::time::sleep(WINDOW).await;
-    let used = self::cpu(operator.pid())?.saturating_sub(cpu);
+    let used = process::cpu(operator.pid())?.saturating_sub(used);
     let percent = 100.0 * used.as_secs_f64() / began_window.elapsed().as_secs_f64();
     let requests = asked.requests()?.skip(before).cloned().collect::<Vec<_>>();
     let n_writes_idle = requests.iter().filter(|request| request.is_write()).count();
-    let memory = resident(operator.pid())?;
+    let memory = process::resident(operator.pid())?;
 
     let is_right = wait_for("they are as they should be", Duration::from_secs(60), async || {
         let jobs = jobs.list(&ListParams::default()).await?.items;
@@ -155,19 +154,4 @@ async fn run(pods: &Api<Pod>, name: String) -> Result<()> {
         json!({ "phase": "Running", "containerStatuses": statuses, "conditions": [condition("Ready", true, now)] });
     pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({ "status": status }))).await?;
     Ok(())
-}
-
-/// The time that all threads of a process have had a core, which the kernel counts in hundredths of a second.
-fn cpu(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything; what follows it does not.
-    let fields: Vec<&str> = stat.rsplit_once(") ").context("read stat")?.1.split(' ').collect();
-    Ok(Duration::from_millis(10 * (fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)))
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("read VmRSS")?;
-    let kibibytes: u64 = line.split_whitespace().nth(1).context("VmRSS has a number")?.parse()?;
-    Ok(kibibytes * 1024)
 }

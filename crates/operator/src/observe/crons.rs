@@ -64,8 +64,11 @@ impl Crons {
         }
         let waits_since = |record: &CronRecord| {
             let is_meant = record.group().is_some_and(|group| own.is_none_or(|own| own.group() == Some(group)));
-            let first = record.cron()?.status.waiting.first().filter(|_| is_meant)?.0;
-            Some((first, record.key.clone()))
+            let status = &record.cron().filter(|_| is_meant)?.status;
+            let fills_in = status.backfill.as_ref().is_some_and(|backfill| !backfill.is_complete);
+            // What was triggered by hand has no slot, and comes first.
+            let since = status.waiting.first().map(|time| time.0);
+            (status.held > Some(0) || fills_in).then(|| (since, record.key.clone()))
         };
         let mut waiting: Vec<_> = in_namespace(&crons, namespace).filter_map(waits_since).collect();
         waiting.sort();
