@@ -109,7 +109,7 @@ calendar: prerequisites ## The slots of schedules beside robfig/cron's and those
 SLOTS ?= 1000000
 
 schedules: ## SLOTS slots of schedules in virtual time, with operators that die, views that lie and clocks that jump (an hour)
-	$(SIM) --slots $(SLOTS)
+	$(SIM) --slots $(SLOTS) $(if $(MORE),--go-on) --report docs/reliability --commit $$(git rev-parse --short=12 HEAD) --date $$(date +%F)
 
 LIVES ?= 10000000
 

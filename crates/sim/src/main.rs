@@ -79,6 +79,7 @@ impl Args {
 
 /// Of the result.
 const NAME: &str = "simulation";
+const SCHEDULES: &str = "schedules";
 const OF_A_CORE: &str = "of a core.";
 
 #[derive(Default)]
@@ -116,6 +117,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.case {
         return tell(&serde_json::from_slice(&std::fs::read(path)?)?, &operator);
     }
+    if args.slots > 0 {
+        return play_slots(args, &operator);
+    }
     let began = Instant::now();
     let before = match args.report.as_ref().filter(|_| args.go_on) {
         Some(folder) => Report::read(&folder.join(format!("{NAME}.json")))?,
@@ -132,9 +136,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
         date: args.date.clone(),
         ..before
     };
-    if args.slots > 0 {
-        return play_slots(args, first, &operator);
-    }
     if args.lives > 0 {
         play_lives(args, first, &operator, &mut report);
     }
@@ -206,25 +207,29 @@ fn play_lives(args: &Args, first: u64, operator: &OperatorArgs, report: &mut Rep
 }
 
 /// Random cases of schedules, until there were slots enough.
-fn play_slots(args: &Args, first: u64, operator: &OperatorArgs) -> anyhow::Result<()> {
+fn play_slots(args: &Args, operator: &OperatorArgs) -> anyhow::Result<()> {
     let began = Instant::now();
-    let (next, slots, deaths, faults) =
-        (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let failures = Mutex::new(Vec::new());
+    let before = match args.report.as_ref().filter(|_| args.go_on) {
+        Some(folder) => Report::read(&folder.join(format!("{SCHEDULES}.json")))?,
+        None => Report::default(),
+    };
+    let first = before.counts.get("cases").copied().unwrap_or(args.first_case());
+    let sums = Sums { next: AtomicU64::new(first), ..Sums::default() };
+    let slots = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..args.threads {
             scope.spawn(|| {
                 while slots.load(Ordering::Relaxed) < args.slots
-                    && failures.lock().is_ok_and(|failures| (failures.len() as u64) < args.most_failures)
+                    && sums.failures.lock().is_ok_and(|failures| (failures.len() as u64) < args.most_failures)
                 {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let case = Case::of_schedules(seed);
-                    let outcome = play(&case, operator, false);
+                    let seed = sums.next.fetch_add(1, Ordering::Relaxed);
+                    let outcome = play(&Case::of_schedules(seed), operator, false);
                     slots.fetch_add(outcome.n_slots, Ordering::Relaxed);
-                    deaths.fetch_add(outcome.n_deaths, Ordering::Relaxed);
-                    faults.fetch_add(outcome.n_faults, Ordering::Relaxed);
+                    sums.cases.fetch_add(1, Ordering::Relaxed);
+                    sums.deaths.fetch_add(outcome.n_deaths, Ordering::Relaxed);
+                    sums.faults.fetch_add(outcome.n_faults, Ordering::Relaxed);
                     if !outcome.violations.is_empty()
-                        && let Ok(mut failures) = failures.lock()
+                        && let Ok(mut failures) = sums.failures.lock()
                     {
                         failures.push((seed, outcome.violations));
                     }
@@ -232,21 +237,39 @@ fn play_slots(args: &Args, first: u64, operator: &OperatorArgs) -> anyhow::Resul
             });
         }
     });
-    let (n_slots, n_cases) = (slots.into_inner(), next.into_inner() - first);
-    let mut failures = failures.into_inner().unwrap_or_default();
+    let mut failures = sums.failures.into_inner().unwrap_or_default();
     failures.sort();
-    println!(
-        "{n_slots} slots in {n_cases} cases, {} faults, {} deaths of operators, in {:.1} s; {} break a law",
-        faults.into_inner(),
-        deaths.into_inner(),
-        began.elapsed().as_secs_f64(),
-        failures.len()
-    );
     for (seed, violations) in &failures {
         println!("seed {seed}:");
         for violation in violations.iter().take(3) {
             println!("  {violation}");
         }
+    }
+    let mut report = Report {
+        name: SCHEDULES.to_owned(),
+        promise: "No slot of a schedule is started twice, none is lost without a reason told, and no more runs are active than \
+                  may be, whatever goes wrong"
+            .to_owned(),
+        how: "the operator, all but its process, over an API server in memory, in virtual time, one to three BatchCronJobs a case"
+            .to_owned(),
+        command: "make schedules".to_owned(),
+        commit: args.commit.clone(),
+        date: args.date.clone(),
+        ..before
+    };
+    for (what, n) in [
+        ("cases", sums.cases.into_inner()),
+        ("slots", slots.into_inner()),
+        ("faults", sums.faults.into_inner()),
+        ("deaths of operators", sums.deaths.into_inner()),
+    ] {
+        *report.counts.entry(what.to_owned()).or_default() += n;
+    }
+    report.violations += failures.len() as u64;
+    report.seconds += began.elapsed().as_secs();
+    println!("{:?} in {} s, {} break a law", report.counts, report.seconds, failures.len());
+    if let Some(folder) = &args.report {
+        report.write(folder)?;
     }
     anyhow::ensure!(failures.is_empty(), "{} cases break a law: sim --schedules --seed N tells how", failures.len());
     Ok(())

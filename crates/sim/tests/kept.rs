@@ -39,6 +39,19 @@ fn cases_of_every_kind_end_well_and_are_the_same_again() {
 }
 
 #[test]
+fn schedules_of_every_kind_end_well_and_are_the_same_again() {
+    let mut n_slots = 0;
+    for seed in 0..8 {
+        let case = Case::of_schedules(seed);
+        let outcome = play(&case, &operator_args(), false);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}\n{case}", outcome.violations);
+        assert_eq!(play(&case, &operator_args(), false).fingerprint, outcome.fingerprint, "seed {seed}");
+        n_slots += outcome.n_slots;
+    }
+    assert!(n_slots >= 8, "{n_slots} slots");
+}
+
+#[test]
 fn a_small_job_ends_well_without_faults() {
     for scope in scopes() {
         let outcome = play(&scope.case, &operator_args(), true);
