@@ -25,10 +25,11 @@ pub mod run;
 pub mod spec;
 pub mod status;
 
-use crate::plan::Reason;
-use backfill::{Backfill, Past};
 use batchjob_crd::BatchCronJobStatus;
 use jiff::SignedDuration;
+
+use crate::plan::Reason;
+use backfill::{Backfill, Past};
 use ledger::Ledger;
 use observed::{Observed, Obstacle, Run};
 use plan::{Action, Plan, Start};
@@ -60,14 +61,15 @@ pub fn decide(observed: &Observed) -> Plan {
 
     let mut ledger = Ledger::read(cron);
     let started = ledger::started(observed);
+    // What was started was, whatever the user has changed since.
     let mut left_out = ledger.catch_up(&spec, &started, *now);
+    let seen = ledger.see_runs(observed, &started);
     left_out.extend(ledger.follow(&spec, cron, *now));
     if !spec.is_suspended
         && let Ok(horizon) = now.checked_sub(spec.jitter)
     {
         left_out.extend(ledger.take(due::due(&spec, ledger.decided_until, horizon, &started, *now)));
     }
-    let seen = ledger.see_runs(observed, &started);
     left_out.extend(ledger.give_up_late(&spec, *now));
     if let Some(Obstacle::NameTaken(name)) = &observed.obstacle {
         left_out.extend(ledger.give_up_name(cron, name));
@@ -155,6 +157,10 @@ fn strays(observed: &Observed) -> Vec<&Run> {
     let Observed { cron, runs, .. } = observed;
     let status = &cron.status;
     let Some(until) = status.decided_until.as_ref().map(|time| time.0) else { return Vec::new() };
+    // Somebody has taken some off the list: what is not on it may be ours.
+    if status.active_runs != i32::try_from(status.active.len()).ok() {
+        return Vec::new();
+    }
     let is_known = |run: &Run| status.active.iter().any(|active| active.uid.as_deref() == Some(&*run.uid));
     let is_decided = |slot| slot <= until && status.waiting.iter().all(|time| time.0 != slot);
     let is_of_a_slot = |run: &Run| run.slot.filter(|&slot| *run.name == *name::of_slot(&cron.name, slot));

@@ -64,6 +64,9 @@ pub fn project(picture: &Picture<'_>) -> BatchCronJobStatus {
     let last_run = last_run(observed);
     let n_held = ledger.waiting.len() + usize::from(picture.pending);
     let last_success = [history::last_success(&observed.runs), before.last_successful_time.as_ref().map(|time| time.0)];
+    let last_result = last_run.as_ref().map(|(_, succeeded)| result(*succeeded)).or_else(|| before.last_result.clone());
+    let last_run = last_run.map(|(run, _)| run).or_else(|| before.last_run.clone());
+    let last_failure = last_run.clone().filter(|_| last_result.as_deref() == Some(reason::FAILED));
     BatchCronJobStatus {
         observed_generation: Some(observed.cron.generation),
         schedule: Some(spec.schedule.clone()),
@@ -73,8 +76,8 @@ pub fn project(picture: &Picture<'_>) -> BatchCronJobStatus {
         active_runs: Some(as_count(active.len())),
         last_schedule_time: ledger.last_slot.map(Time),
         last_successful_time: last_success.into_iter().flatten().max().map(Time),
-        last_result: last_run.as_ref().map(|(_, succeeded)| result(*succeeded)).or_else(|| before.last_result.clone()),
-        last_run: last_run.map(|(run, _)| run).or_else(|| before.last_run.clone()),
+        last_result,
+        last_run,
         held: Some(as_count(n_held)),
         held_because: (n_held > 0).then(|| held_because(picture)),
         missed: Some(ledger.n_missed),
@@ -86,7 +89,7 @@ pub fn project(picture: &Picture<'_>) -> BatchCronJobStatus {
         waiting: ledger.waiting.iter().copied().map(Time).collect(),
         schedule_hash: Some(ledger.schedule_hash.clone()),
         trigger_hash: ledger.trigger_hash.clone(),
-        conditions: standing(picture),
+        conditions: standing(picture, last_failure.as_ref()),
     }
 }
 
@@ -94,7 +97,8 @@ fn conditions(cron: &CronJob, now: Timestamp) -> Conditions {
     Conditions { list: cron.status.conditions.clone(), generation: cron.generation, now: whole_seconds(now) }
 }
 
-fn standing(picture: &Picture<'_>) -> Vec<Condition> {
+/// `last_failure` is the last run that has ended, if it failed; it may be gone.
+fn standing(picture: &Picture<'_>, last_failure: Option<&LastRun>) -> Vec<Condition> {
     let Picture { observed, spec, .. } = picture;
     let cron = &observed.cron;
     let mut conditions = conditions(cron, observed.now);
@@ -110,11 +114,10 @@ fn standing(picture: &Picture<'_>) -> Vec<Condition> {
     }
     // Of what has been started since, by whomever, it says nothing any more.
     let refusal = observed.obstacle.as_ref().and_then(Obstacle::message).filter(|_| picture.wants_more());
-    let has_failed = history::last_ended(&observed.runs).filter(|(_, end)| !end.succeeded);
-    match (refusal, has_failed) {
+    match (refusal, last_failure) {
         (Some(message), _) => conditions.reconcile(reason::RUN_REFUSED, format!("cannot create a run: {message}")),
-        (None, Some((run, end))) if spec.health == Health::LastRun => {
-            conditions.stall(reason::LAST_RUN_FAILED, format!("run {} has failed: {}", run.name, end.reason));
+        (None, Some(run)) if spec.health == Health::LastRun => {
+            conditions.stall(reason::LAST_RUN_FAILED, format!("run {} has failed: {}", run.name, run.reason));
         }
         _ if picture.next().is_none() => conditions.be_ready(reason::ENDED, "there is no slot any more".to_owned()),
         _ => conditions.be_ready(reason::SCHEDULED, "it runs when its schedule says so".to_owned()),

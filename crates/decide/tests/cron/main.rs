@@ -284,6 +284,26 @@ fn what_came_by_the_old_schedule_while_nobody_looked_is_told() {
 }
 
 #[test]
+fn a_run_that_was_started_in_the_moment_of_an_edit_goes_on() {
+    let mut world = every_minute("Queue");
+    world.until("2026-01-05T00:02:30Z");
+    for run in &mut world.observed.runs {
+        let at = run.created;
+        let reason = "CompletionsReached".to_owned();
+        run.end = Some(batchjob_decide::cron::observed::End { succeeded: true, at, reason });
+    }
+    // The first write says that the run has ended; then the slot that waited is started.
+    for _ in 0..2 {
+        let plan = batchjob_decide::cron::decide(&world.observed);
+        world.carry_out(plan);
+    }
+    assert_eq!(world.active(), ["etl-29459522"]);
+    world.edit(json!({ "schedule": "0 * * * *" }));
+    assert_eq!(world.active(), ["etl-29459522"]);
+    assert_eq!(world.gaps(), [""; 0]);
+}
+
+#[test]
 fn any_other_edit_leaves_what_waits() {
     let mut world = every_minute("Queue");
     world.until("2026-01-05T00:03:30Z");
@@ -473,7 +493,8 @@ fn runs_that_never_end_are_cleaned_up_if_so_asked() {
 
 #[test]
 fn health_may_go_by_the_last_run() {
-    let mut world = World::new(json!({ "schedule": "* * * * *", "health": "LastRun" }));
+    let spec = json!({ "schedule": "* * * * *", "health": "LastRun", "failedJobsHistoryLimit": 0 });
+    let mut world = World::new(spec);
     world.until("2026-01-05T00:01:00Z");
     world.end("etl-29459521", false);
     let told = ready(&world);
