@@ -63,7 +63,7 @@ pub fn decide(observed: &Observed) -> Plan {
     let started = ledger::started(observed);
     // What was started was, whatever the user has changed since.
     let mut left_out = ledger.catch_up(&spec, &started, *now);
-    let seen = ledger.see_runs(observed, &started);
+    let mut seen = ledger.see_runs(observed, &started);
     left_out.extend(ledger.follow(&spec, cron, *now));
     if !spec.is_suspended
         && let Ok(horizon) = now.checked_sub(spec.jitter)
@@ -73,6 +73,10 @@ pub fn decide(observed: &Observed) -> Plan {
     left_out.extend(ledger.give_up_late(&spec, *now));
     if let Some(Obstacle::NameTaken(name)) = &observed.obstacle {
         left_out.extend(ledger.give_up_name(cron, name));
+        // Whoever wants it all the same sets another value.
+        if seen.trigger.as_deref().is_some_and(|hash| *name == name::of_trigger(&cron.name, hash)) {
+            ledger.trigger_hash = seen.trigger.take();
+        }
     }
 
     let backfill = Backfill::of(&Past { observed, spec: &spec, ledger: &ledger, started: &started });

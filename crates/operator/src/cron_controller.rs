@@ -153,6 +153,9 @@ impl CronController {
         self.metrics.cron_failed(error.label());
         match error {
             CronError::NameTaken(name) => {
+                let words =
+                    format!("there is a BatchJob {name} already, which is not this BatchCronJob's: it goes on without");
+                self.recorder.warn(record, "FailedCreate", words);
                 memory.obstacle = Some(Obstacle::NameTaken(name));
                 self.queue.add(key);
             }

@@ -595,6 +595,20 @@ fn a_name_that_is_taken_is_passed_by() {
 }
 
 #[test]
+fn a_trigger_whose_name_is_taken_is_given_up() {
+    let mut world = World::new(json!({ "schedule": "0 0 1 1 *" }));
+    world.cron().trigger = Some("now".to_owned());
+    let plan = batchjob_decide::cron::decide(&world.observed);
+    let name = plan.starts().next().expect("a run").name.clone();
+    world.refuse(Obstacle::NameTaken(name));
+    world.look();
+    assert_eq!((world.started.len(), world.status().held), (0, Some(0)));
+    world.cron().trigger = Some("again".to_owned());
+    world.look();
+    assert_eq!(world.started.len(), 1);
+}
+
+#[test]
 fn one_that_is_being_deleted_starts_nothing() {
     let mut world = every_minute("Allow");
     world.cron().is_deleted = true;
