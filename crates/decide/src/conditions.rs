@@ -59,7 +59,10 @@ impl Conditions {
     }
 
     pub(crate) fn be_ready(&mut self, reason: &str, message: String) {
-        // Not Ready itself: it has been so for as long as it was.
+        // What is Ready has been so for as long as it was.
+        if find_true(&self.list, condition::READY).is_none() {
+            self.remove(condition::READY);
+        }
         self.remove(condition::RECONCILING);
         self.remove(condition::STALLED);
         self.set(condition::READY, true, reason, message);
