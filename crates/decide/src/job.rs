@@ -212,8 +212,7 @@ fn obstacle(observed: &Observed) -> Option<&Obstacle> {
 }
 
 fn counted(tally: &Tally<'_>, before: &BatchJobStatus, after: &BatchJobStatus) -> Counted {
-    let end = [condition::COMPLETE, condition::FAILED].into_iter().find_map(|end| status::find_true(after, end));
-    let finished = end
+    let finished = status::end(after)
         .filter(|_| status::finished_at(before).is_none())
         .map(|end| Finished { succeeded: end.type_ == condition::COMPLETE, reason: end.reason.clone() });
     let failed_for_good = |failure: &&Failure<'_>| tally.ledger.failed_indexes.contains(failure.attempt.id.index);

@@ -34,10 +34,14 @@ impl<'a> Picture<'a> {
     }
 }
 
+/// How the job ended: its condition Complete, or Failed; None while it has not.
+pub fn end(status: &BatchJobStatus) -> Option<&Condition> {
+    find_true(status, condition::COMPLETE).or_else(|| find_true(status, condition::FAILED))
+}
+
 /// When the job ended; None while it has not.
 pub fn finished_at(status: &BatchJobStatus) -> Option<Timestamp> {
-    let end = find_true(status, condition::COMPLETE).or_else(|| find_true(status, condition::FAILED))?;
-    Some(end.last_transition_time.0)
+    Some(end(status)?.last_transition_time.0)
 }
 
 /// Whether it says how the job ends, even if it has not come to that yet.

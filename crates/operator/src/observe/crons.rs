@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use batchjob_crd::{condition, reason};
+use batchjob_crd::condition;
 use batchjob_decide::cron::observed::{CronJob, End, Group, Observed, Run};
-use batchjob_decide::job::status::finished_at;
+use batchjob_decide::job::status;
 use jiff::Timestamp;
 
 use super::cache::{Cache, Record};
@@ -110,11 +110,10 @@ fn in_namespace<'a>(crons: &'a Cache<CronRecord>, namespace: &'a str) -> impl It
 fn run(record: &JobRecord) -> Option<Run> {
     let of = record.run.as_ref()?;
     let end = match &record.content {
-        Content::Job(job) => finished_at(&job.status).map(|at| {
-            let is_end = |type_: &str| job.status.conditions.iter().find(|it| it.type_ == type_ && it.status == "True");
-            let succeeded = is_end(condition::COMPLETE).is_some();
-            let why = is_end(condition::COMPLETE).or_else(|| is_end(condition::FAILED));
-            End { succeeded, at, reason: why.map_or(reason::FAILED, |end| end.reason.as_str()).to_owned() }
+        Content::Job(job) => status::end(&job.status).map(|end| End {
+            succeeded: end.type_ == condition::COMPLETE,
+            at: end.last_transition_time.0,
+            reason: end.reason.clone(),
         }),
         // Nobody can say that it has ended.
         Content::Unreadable { .. } => None,
