@@ -11,6 +11,7 @@ mod field;
 
 pub use calendar::{Calendar, Dst, Repeated, Skipped};
 pub use expression::{Expression, Wrong};
+pub(crate) use field::spread;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 

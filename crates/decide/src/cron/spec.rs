@@ -6,11 +6,10 @@ use batchjob_crd::cron_job::{
 use batchjob_crd::reason;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::name::short_hash;
 use super::observed::CronJob;
-use crate::schedule::{Calendar, Dst, Expression, Repeated, Skipped};
+use crate::schedule::{Calendar, Dst, Expression, Repeated, Skipped, spread};
 
 /// The spec, with what is absent filled in.
 #[derive(Clone, Debug)]
@@ -77,7 +76,7 @@ impl Spec {
         let texts = expressions(spec)?;
         let timetable = Timetable {
             calendar: Calendar {
-                expressions: parsed(&texts, &format!("{}/{}", cron.namespace, cron.name))?,
+                expressions: parsed(&texts, &identity(cron))?,
                 zone: time_zone(zone)?,
                 dst: dst(spec),
                 anchor: cron.created,
@@ -237,12 +236,16 @@ fn missed(spec: &BatchCronJobSpec, deadline: Option<SignedDuration>) -> Missed {
     }
 }
 
+/// Whose hashes these are.
+fn identity(cron: &CronJob) -> String {
+    format!("{}/{}", cron.namespace, cron.name)
+}
+
 /// Always the same for the same namespace and name, and even over many.
 fn jitter(cron: &CronJob) -> SignedDuration {
     let most = u64::try_from(cron.spec.jitter_seconds.unwrap_or_default()).unwrap_or_default();
-    let digest = Sha256::digest(format!("{}/{}\0jitter", cron.namespace, cron.name));
-    let hash = digest.iter().take(8).fold(0u64, |hash, byte| hash << 8 | u64::from(*byte));
-    SignedDuration::from_secs(i64::try_from(hash % (most + 1)).unwrap_or_default())
+    let seconds = spread(&identity(cron), "jitter", most + 1);
+    SignedDuration::from_secs(i64::try_from(seconds).unwrap_or_default())
 }
 
 fn count(value: Option<i32>, default: usize) -> usize {

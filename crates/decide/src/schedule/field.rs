@@ -147,9 +147,7 @@ impl Field {
         if step_or_all > n {
             return Err(format!("a step of {step_or_all} is longer than the {n} that it is taken from"));
         }
-        let digest = Sha256::digest(format!("{identity}\0{}", self.name()));
-        let hash = digest.iter().take(8).fold(0u64, |hash, byte| hash << 8 | u64::from(*byte));
-        let offset = (hash % u64::from(step_or_all)) as u32;
+        let offset = spread(identity, self.name(), u64::from(step_or_all)) as u32;
         Ok((first + offset..=last).step_by(step_or_all as usize).map(|n| self.normal(n)).collect())
     }
 
@@ -209,6 +207,12 @@ impl Field {
             _ => None,
         })
     }
+}
+
+/// A number below `n`, which is not 0: always the same for the same identity and purpose, and even over many.
+pub(crate) fn spread(identity: &str, purpose: &str, n: u64) -> u64 {
+    let digest = Sha256::digest(format!("{identity}\0{purpose}"));
+    digest.iter().take(8).fold(0u64, |hash, byte| hash << 8 | u64::from(*byte)) % n
 }
 
 fn read_step(text: &str) -> Result<u32, String> {
