@@ -4,7 +4,6 @@
 //! says when to look again. As many passes run at a time as there are workers, never two on one job.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +14,7 @@ use batchjob_decide::job::status::is_decided;
 use batchjob_decide::observed::{Job, Pod};
 use batchjob_decide::plan::{AttemptId, PodRef};
 use batchjob_decide::{Observed, Plan, decide};
-use futures::FutureExt as _;
 use jiff::Timestamp;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::act::{Actor, Outcome};
@@ -29,15 +26,13 @@ use crate::metrics::{Metrics, PassResult};
 use crate::observe::job::{JobKey, JobRecord};
 use crate::observe::snapshot::{self, Snapshot};
 use crate::queue::Queue;
+use crate::workers::{LEFT_ALONE, Passes};
 
 /// At least so long between two status writes of a job that only say how many pods are active and ready.
 const STATUS_REST: Duration = Duration::from_millis(500);
 
 /// How many jobs one tells that its pods are refused no more.
 const TOLD: usize = 2;
-
-/// How long a job that we cannot bear is left alone.
-pub(crate) const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// A job whose writes were refused so often before can most likely not be written at all.
 const REFUSED_FOR_GOOD: u32 = 4;
@@ -56,35 +51,16 @@ pub struct Controller {
     memories: Mutex<HashMap<JobKey, Memory>>,
 }
 
-impl Controller {
-    pub fn new(
-        actor: Actor,
-        queue: Arc<Queue<JobKey>>,
-        recorder: Recorder,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> Controller {
-        Controller { actor, queue, recorder, metrics, clock, memories: Mutex::default() }
+impl Passes for Controller {
+    const KIND: &'static str = "job";
+    type Key = JobKey;
+
+    fn queue(&self) -> &Queue<JobKey> {
+        &self.queue
     }
 
-    /// Works until the queue is closed, and then finishes the passes that have begun.
-    pub async fn run(self: Arc<Self>, n_workers: usize) {
-        let mut workers = JoinSet::new();
-        for _ in 0..n_workers {
-            let controller = self.clone();
-            workers.spawn(async move {
-                while let Some(key) = controller.queue.next().await {
-                    // A job that we cannot bear must not take a worker with it.
-                    if AssertUnwindSafe(controller.pass(&key)).catch_unwind().await.is_err() {
-                        tracing::error!(job = %key, "a pass panicked: this is a bug in the operator");
-                        controller.metrics.pass(PassResult::Panicked);
-                        controller.queue.hold(&key, Instant::now() + LEFT_ALONE);
-                    }
-                    controller.queue.done(&key);
-                }
-            });
-        }
-        workers.join_all().await;
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     async fn pass(&self, key: &JobKey) {
@@ -121,6 +97,18 @@ impl Controller {
             }
             return;
         }
+    }
+}
+
+impl Controller {
+    pub fn new(
+        actor: Actor,
+        queue: Arc<Queue<JobKey>>,
+        recorder: Recorder,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Controller {
+        Controller { actor, queue, recorder, metrics, clock, memories: Mutex::default() }
     }
 
     /// `causes` of the status, if the plan writes one. Answers whether the API server refuses again and again what is written.

@@ -1,29 +1,27 @@
 //! The pass over a BatchCronJob: observe → decide → act → requeue, as over a job, with workers of its own.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchjob_decide::cron::decide;
 use batchjob_decide::cron::observed::{CronJob, Obstacle};
 use batchjob_decide::cron::plan::Plan;
 use batchjob_decide::plan::Note;
-use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::act::Actor;
 use crate::act::cron::{CronError, CronOutcome};
 use crate::clock::Clock;
-use crate::controller::{LEFT_ALONE, instant_of};
+use crate::controller::instant_of;
 use crate::error::{Class, Refusal};
 use crate::events::Recorder;
 use crate::memory::{REFUSED, REJECTED, after, doubling, later};
 use crate::metrics::{Metrics, PassResult};
 use crate::observe::cron::{CronContent, CronKey, CronRecord};
 use crate::queue::Queue;
+use crate::workers::Passes;
 
 /// Runs passes over BatchCronJobs.
 pub struct CronController {
@@ -53,35 +51,16 @@ struct Memory {
     generation: i64,
 }
 
-impl CronController {
-    pub fn new(
-        actor: Actor,
-        queue: Arc<Queue<CronKey>>,
-        recorder: Recorder,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> CronController {
-        CronController { actor, queue, recorder, metrics, clock, memories: Mutex::default(), groups: Mutex::default() }
+impl Passes for CronController {
+    const KIND: &'static str = "BatchCronJob";
+    type Key = CronKey;
+
+    fn queue(&self) -> &Queue<CronKey> {
+        &self.queue
     }
 
-    /// Works until the queue is closed, and then finishes the passes that have begun.
-    pub async fn run(self: Arc<Self>, n_workers: usize) {
-        let mut workers = JoinSet::new();
-        for _ in 0..n_workers {
-            let controller = self.clone();
-            workers.spawn(async move {
-                while let Some(key) = controller.queue.next().await {
-                    // One that we cannot bear must not take a worker with it.
-                    if AssertUnwindSafe(controller.pass(&key)).catch_unwind().await.is_err() {
-                        tracing::error!(batchcronjob = %key, "a pass panicked: this is a bug in the operator");
-                        controller.metrics.pass(PassResult::Panicked);
-                        controller.queue.hold(&key, Instant::now() + LEFT_ALONE);
-                    }
-                    controller.queue.done(&key);
-                }
-            });
-        }
-        workers.join_all().await;
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     async fn pass(&self, key: &CronKey) {
@@ -112,6 +91,18 @@ impl CronController {
             let outcome = self.actor.act_on_cron(&record, &cron, &plan).await;
             return self.follow_up(&record, &cron, plan, outcome, memory, now).await;
         }
+    }
+}
+
+impl CronController {
+    pub fn new(
+        actor: Actor,
+        queue: Arc<Queue<CronKey>>,
+        recorder: Recorder,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> CronController {
+        CronController { actor, queue, recorder, metrics, clock, memories: Mutex::default(), groups: Mutex::default() }
     }
 
     async fn follow_up(

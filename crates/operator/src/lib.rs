@@ -22,4 +22,5 @@ pub mod queue;
 pub mod release;
 pub mod selftest;
 pub mod sweep;
+pub mod workers;
 pub mod writer;

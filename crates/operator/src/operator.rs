@@ -41,6 +41,7 @@ use crate::observe::watch::{self, Reach};
 use crate::observe::wire::{Place, WirePod};
 use crate::queue::Queue;
 use crate::sweep::Sweep;
+use crate::workers::work;
 use crate::writer::Writer;
 
 /// How long passes that have begun may take to end after SIGTERM.
@@ -219,7 +220,7 @@ impl Operator {
         let controller = Controller::new(actor, self.queue.clone(), recorder, self.metrics.clone(), self.clock.clone());
         let workers = self.args.workers;
         let mut passes = task(async move {
-            tokio::join!(Arc::new(controller).run(workers), Arc::new(crons).run(workers));
+            tokio::join!(work(Arc::new(controller), workers), work(Arc::new(crons), workers));
         });
         let ended = tokio::select! {
             biased;
