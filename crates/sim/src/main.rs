@@ -175,13 +175,7 @@ fn play_lives(args: &Args, first: u64, operator: &OperatorArgs, report: &mut Rep
         load(&sums.deaths),
     );
     let mut failures = sums.failures.into_inner().unwrap_or_default();
-    failures.sort();
-    for (seed, violations) in &failures {
-        println!("seed {seed}:");
-        for violation in violations.iter().take(3) {
-            println!("  {violation}");
-        }
-    }
+    tell_failures(&mut failures);
     for (what, sum) in [
         ("cases", &sums.cases),
         ("requests", &sums.requests),
@@ -238,13 +232,7 @@ fn play_slots(args: &Args, operator: &OperatorArgs) -> anyhow::Result<()> {
         }
     });
     let mut failures = sums.failures.into_inner().unwrap_or_default();
-    failures.sort();
-    for (seed, violations) in &failures {
-        println!("seed {seed}:");
-        for violation in violations.iter().take(3) {
-            println!("  {violation}");
-        }
-    }
+    tell_failures(&mut failures);
     let mut report = Report {
         name: SCHEDULES.to_owned(),
         promise: "No slot of a schedule is started twice, none is lost without a reason told, and no more runs are active than \
@@ -273,6 +261,17 @@ fn play_slots(args: &Args, operator: &OperatorArgs) -> anyhow::Result<()> {
     }
     anyhow::ensure!(failures.is_empty(), "{} cases break a law: sim --schedules --seed N tells how", failures.len());
     Ok(())
+}
+
+/// The first words of each case that breaks a law, in the order of their seeds.
+fn tell_failures(failures: &mut [(u64, Vec<String>)]) {
+    failures.sort();
+    for (seed, violations) in failures {
+        println!("seed {seed}:");
+        for violation in violations.iter().take(3) {
+            println!("  {violation}");
+        }
+    }
 }
 
 /// How long this process has had a core: the machine may have other things to do.
