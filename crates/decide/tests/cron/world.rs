@@ -17,6 +17,10 @@ pub fn at(text: &str) -> Timestamp {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
+pub fn every_minute(policy: &str) -> World {
+    World::new(json!({ "schedule": "* * * * *", "concurrencyPolicy": policy }))
+}
+
 /// The world of one BatchCronJob, which was created at midnight on Monday, 5 January 2026.
 pub struct World {
     pub observed: Observed,
@@ -185,6 +189,16 @@ impl World {
     pub fn delays(&self) -> Vec<i64> {
         let late = |(name, at): &(String, Timestamp)| Some(at.duration_since(slot_of(name)?).as_secs());
         self.started.iter().filter_map(late).collect()
+    }
+
+    /// Its conditions.
+    pub fn ready(&self) -> String {
+        let told = self
+            .status()
+            .conditions
+            .iter()
+            .map(|it| format!("{}={} {}: {}", it.type_, it.status, it.reason, it.message));
+        told.collect::<Vec<_>>().join("\n")
     }
 
     pub fn gaps(&self) -> Vec<String> {
