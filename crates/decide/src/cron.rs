@@ -26,7 +26,7 @@ pub mod spec;
 pub mod status;
 
 use batchjob_crd::BatchCronJobStatus;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::plan::Reason;
 use backfill::{Backfill, Past};
@@ -130,6 +130,7 @@ pub fn decide(observed: &Observed) -> Plan {
     let waits_for = [
         next.map(|slot| spec.starts_at(slot)),
         ledger.waiting.first().and_then(|&slot| spec.too_late_at(slot)),
+        ledger.waiting.iter().map(|&slot| spec.starts_at(slot)).find(|at| at > now),
         end_of_backfill,
         observed.obstacle.as_ref().and_then(Obstacle::retry_at),
     ];
@@ -142,8 +143,9 @@ pub fn decide(observed: &Observed) -> Plan {
 fn starts(observed: &Observed, spec: &Spec, ledger: &Ledger, trigger: Option<&str>, room: &Room<'_>) -> Vec<Start> {
     let cron = &observed.cron;
     let manual = trigger.map(|hash| Start::by_hand(cron, hash, observed.now));
-    // While it is suspended nothing waits but that.
-    let waiting = ledger.waiting.iter().filter(|_| !spec.is_suspended);
+    // While it is suspended nothing waits but that. And a clock that was ahead may have been set back since.
+    let is_due = |slot: Timestamp| !spec.is_suspended && spec.starts_at(slot) <= observed.now;
+    let waiting = ledger.waiting.iter().filter(|slot| is_due(**slot));
     let newest_first = !spec.keeps_all() && room.free() < ledger.waiting.len();
     let slots = match newest_first {
         true => waiting.rev().map(|&slot| Start::of_slot(cron, slot)).collect::<Vec<_>>(),

@@ -177,9 +177,11 @@ fn held_because(picture: &Picture<'_>) -> String {
     if let Some(message) = picture.observed.obstacle.as_ref().and_then(Obstacle::message) {
         return format!("cannot create a run: {message}");
     }
-    match picture.spec.is_suspended {
-        true => "it is suspended".to_owned(),
-        false => picture.room.why_not(),
+    let Picture { observed, spec, ledger, room, .. } = picture;
+    match ledger.waiting.first() {
+        _ if spec.is_suspended => "it is suspended".to_owned(),
+        Some(&slot) if spec.starts_at(slot) > observed.now => "its time has not come: the clock was ahead".to_owned(),
+        _ => room.why_not(),
     }
 }
 

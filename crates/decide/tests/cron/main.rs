@@ -8,4 +8,5 @@ mod random;
 mod room;
 mod slots;
 mod trouble;
+mod upstream;
 mod world;
