@@ -2,11 +2,14 @@
 //!
 //! Nobody waits for a minute: schedules have seconds here, or catch up with a time that is over.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use batchjob_crd::{BatchCronJob, BatchCronJobStatus, BatchJob, keys};
 use batchjob_tests::support::Operator;
+use futures::TryStreamExt as _;
 use jiff::{SignedDuration, Timestamp};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -218,6 +221,50 @@ async fn what_was_missed_is_made_up_for_in_order() -> Result<()> {
     Ok(())
 }
 
+/// Twenty schedules come back at once, and share one limit: half of them with all that they have missed, half with the latest.
+#[tokio::test]
+async fn after_three_days_a_fleet_comes_back_within_the_limit_of_its_group() -> Result<()> {
+    const LIMIT: usize = 3;
+    let crons = Crons::new("cron-fleet").await?;
+    for n in 0..20 {
+        let (policy, missed) = if n % 2 == 0 { ("Queue", "All") } else { ("Allow", "Latest") };
+        let spec = json!({
+            "schedule": "0 */6 * * *", "concurrencyPolicy": policy, "missedRuns": { "policy": missed },
+            "concurrencyGroup": { "name": "warehouse", "maxActive": LIMIT }, "successfulJobsHistoryLimit": 100,
+        });
+        crons.create_with_last_slot(&format!("etl-{n}"), spec, SignedDuration::from_hours(72)).await?;
+    }
+    let began = crons.stage.jobs.list(&ListParams::default()).await?.metadata.resource_version.context("a version")?;
+    let _operator = crons.stage.operator().await?;
+    let _kubelet = crons.all_succeed();
+    for n in 0..20 {
+        let name = format!("etl-{n}");
+        let is_over = |status: &BatchCronJobStatus| status.held == Some(0) && status.active_runs == Some(0);
+        let status = crons.until(&name, "all has run", is_over).await;
+        let (n_runs, n_missed) = (crons.runs(&name).await?.len() as i64, status.missed.unwrap_or_default());
+        // Twelve slots in three days, and one that may come meanwhile.
+        assert!((12..=13).contains(&(n_runs + n_missed)), "{name}: {n_runs} and {n_missed} slots");
+        assert_eq!(n_missed == 0, n % 2 == 0, "{name}: {:?}", status.gaps);
+    }
+    let n_runs = crons.stage.jobs.list(&ListParams::default()).await?.items.len();
+    let mut changes = Box::pin(crons.stage.jobs.watch(&WatchParams::default(), &began).await?);
+    let (mut active, mut ended, mut most) = (BTreeSet::new(), BTreeSet::new(), 0);
+    while ended.len() < n_runs {
+        let change = changes.try_next().await?.context("the watch has ended")?;
+        let (WatchEvent::Added(run) | WatchEvent::Modified(run)) = change else { continue };
+        let name = run.name_any();
+        if is_finished(&run) {
+            active.remove(&name);
+            ended.insert(name);
+        } else {
+            active.insert(name);
+        }
+        most = most.max(active.len());
+    }
+    assert_eq!(most, LIMIT);
+    Ok(())
+}
+
 /// As a CronJob: `should be able to schedule after more than 100 missed schedule`.
 #[tokio::test]
 async fn after_more_than_a_hundred_missed_slots_the_latest_runs() -> Result<()> {
@@ -228,6 +275,30 @@ async fn after_more_than_a_hundred_missed_slots_the_latest_runs() -> Result<()> 
     let status = crons.until("etl", "the others are missed", |status| status.missed > Some(200)).await;
     assert_eq!(status.last_schedule_time.map(|time| time.0), slot(&runs[0]));
     crons.until_told("etl", "TooManyMissedTimes").await;
+    Ok(())
+}
+
+/// Whose it is says its owner, and not its name.
+#[tokio::test]
+async fn a_batch_job_that_has_the_name_of_a_run_is_left_alone() -> Result<()> {
+    let crons = Crons::new("cron-name-taken").await?;
+    let spec = json!({ "schedule": "0 * * * *", "maxActive": 10, "missedRuns": { "policy": "All" } });
+    crons.create_with_last_slot("etl", spec, SignedDuration::from_hours(4)).await?;
+    let hours = now()?.as_second() / 3600;
+    let taken = format!("etl-{}", (hours - 1) * 60);
+    let foreign =
+        json!({ "metadata": { "name": taken }, "spec": { "suspend": true, "template": template(json!({})) } });
+    let foreign = crons.stage.jobs.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    let _operator = crons.stage.operator().await?;
+    let is_told = |status: &BatchCronJobStatus| status.gaps.iter().any(|gap| gap.reason == "NameTaken");
+    let status = crons.until("etl", "the slot of the taken name is passed by", is_told).await;
+    assert_eq!(status.missed, Some(1), "{:?}", status.gaps);
+    crons.until_told("etl", "MissSchedule: Missed scheduled time to start a run: ").await;
+    let runs = crons.until_runs("etl", "the other slots have theirs", |runs| runs.len() >= 3).await;
+    assert!(runs.iter().all(|run| run.name_any() != taken));
+    let after = crons.stage.jobs.get(&taken).await?;
+    assert_eq!((&after.metadata.uid, &after.spec), (&foreign.metadata.uid, &foreign.spec));
+    assert_eq!((after.owner_references(), after.metadata.deletion_timestamp.as_ref()), (&[][..], None));
     Ok(())
 }
 
@@ -326,13 +397,13 @@ async fn it_can_be_read_listed_watched_changed_and_deleted() -> Result<()> {
     let status = json!({ "status": { "lastScheduleTime": now()? } });
     let with_status = crons.crons.patch_status("etl", &PatchParams::default(), &Patch::Merge(status)).await?;
     assert!(with_status.status.is_some_and(|status| status.last_schedule_time.is_some()));
-    let mut seen = Box::pin(crons.crons.watch(&kube::api::WatchParams::default(), &version).await?);
+    let mut seen = Box::pin(crons.crons.watch(&WatchParams::default(), &version).await?);
     crons.crons.delete("etl", &DeleteParams::default()).await?;
     let mut n_changes = 0;
-    while let Some(event) = futures::StreamExt::next(&mut seen).await {
-        match event? {
-            kube::core::WatchEvent::Modified(_) => n_changes += 1,
-            kube::core::WatchEvent::Deleted(_) => break,
+    while let Some(event) = seen.try_next().await? {
+        match event {
+            WatchEvent::Modified(_) => n_changes += 1,
+            WatchEvent::Deleted(_) => break,
             _ => {}
         }
     }
