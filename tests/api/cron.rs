@@ -3,6 +3,7 @@
 //! Nobody waits for a minute: schedules have seconds here, or catch up with a time that is over.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use batchjob_crd::{BatchCronJob, BatchCronJobStatus, BatchJob, keys};
@@ -12,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::kubelet::{End, Playing};
 use crate::stage::{Stage, expect, is_finished, template};
@@ -339,6 +341,63 @@ async fn resuming_fires_nothing_that_is_over() -> Result<()> {
     assert_eq!(condition(&status), ["Suspended=False(Resumed)", "Ready=True(Scheduled)"]);
     assert_eq!(status.next_schedule_times.len(), 3);
     assert_eq!(crons.runs("etl").await?.len(), 0);
+    Ok(())
+}
+
+/// Its run is gone, so that the ledger alone knows of it.
+#[tokio::test]
+async fn a_slot_that_ran_does_not_run_again_when_its_status_is_wiped() -> Result<()> {
+    let crons = Crons::new("cron-wiped").await?;
+    let spec = json!({ "schedule": "0 */12 * * *", "successfulJobsHistoryLimit": 0 });
+    crons.create_with_last_slot("etl", spec, SignedDuration::from_hours(24)).await?;
+    let _operator = crons.stage.operator().await?;
+    let _kubelet = crons.all_succeed();
+    let has_run = |status: &BatchCronJobStatus| {
+        status.last_result.is_some() && status.active_runs == Some(0) && status.held == Some(0)
+    };
+    let before = crons.until("etl", "it has run", has_run).await;
+    crons.until_runs("etl", "the run is gone", <[BatchJob]>::is_empty).await;
+    for wiped in [json!(null), json!({ "decidedUntil": null, "lastScheduleTime": null })] {
+        crons.crons.patch_status("etl", &PatchParams::default(), &Patch::Merge(json!({ "status": wiped }))).await?;
+        let is_back = |status: &BatchCronJobStatus| status.last_schedule_time == before.last_schedule_time;
+        let after = crons.until("etl", "the ledger is written again", is_back).await;
+        assert_eq!((after.decided_until, after.missed), (before.decided_until.clone(), before.missed));
+    }
+    let created = crons.events("etl").await?.into_iter().filter(|event| event.starts_with("SuccessfulCreate")).count();
+    assert_eq!(created, 1);
+    Ok(())
+}
+
+/// Somebody undoes our status as soon as it is written.
+#[tokio::test]
+async fn a_status_that_is_undone_again_and_again_is_put_back_ever_more_slowly() -> Result<()> {
+    let crons = Crons::new("cron-reverted").await?;
+    let _operator = crons.stage.operator().await?;
+    let created = crons.create("etl", json!({ "schedule": NEVER })).await?;
+    let mut seen =
+        Box::pin(crons.crons.watch(&WatchParams::default(), &created.resource_version().context("a version")?).await?);
+    let other = PatchParams { field_manager: Some("other".to_owned()), ..PatchParams::default() };
+    let began = Instant::now();
+    let mut put_back = Vec::new();
+    while began.elapsed() < Duration::from_secs(12) {
+        let Ok(change) = timeout(Duration::from_secs(1), seen.try_next()).await else { continue };
+        let Some(WatchEvent::Modified(cron)) = change? else { continue };
+        if cron.status.is_some_and(|status| status.active_runs == Some(0)) {
+            put_back.push(began.elapsed());
+            let wrong = json!({ "status": { "activeRuns": 7 } });
+            crons.crons.patch_status("etl", &other, &Patch::Merge(wrong)).await?;
+        }
+    }
+    // At once, twice again, and then after 2, 4 and 8 seconds.
+    assert!((4..=6).contains(&put_back.len()), "{put_back:?}");
+    crons
+        .until_told("etl", "StatusReverted: what is written into the status is undone again and again, by other")
+        .await;
+    // What happens to it is written all the same, and at once.
+    crons.change("etl", json!({ "spec": { "suspend": true } })).await?;
+    let began = Instant::now();
+    crons.until("etl", "it is suspended", |status| condition(status) == ["Suspended=True(Suspended)"]).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     Ok(())
 }
 

@@ -74,7 +74,8 @@ impl Passes for Controller {
                     let causes = plan.status().map(|_| Causes::of(&observed));
                     let until = causes.as_ref().and_then(|causes| rests_until(&memory, causes, &plan));
                     if let Some(until) = until.filter(|&until| Instant::now() < until) {
-                        self.queue.add_at(key, until);
+                        let wake_at = plan.wake_at.map(|at| instant_of(at, observed.now));
+                        self.queue.add_at(key, wake_at.map_or(until, |at| at.min(until)));
                         return;
                     }
                     if !plan.is_empty() && !has_turn {
@@ -320,7 +321,7 @@ fn complaint(error: &Error, memory: &Memory) -> Option<String> {
     }
 }
 
-fn reverted(others: &[String]) -> String {
+pub(crate) fn reverted(others: &[String]) -> String {
     let who = match others {
         [] => "somebody else".to_owned(),
         names => names.join(", "),

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use crate::act::Actor;
 use crate::act::cron::{CronError, CronOutcome};
 use crate::clock::Clock;
-use crate::controller::instant_of;
+use crate::controller::{instant_of, reverted};
 use crate::error::{Class, Refusal};
 use crate::events::Recorder;
-use crate::memory::{REFUSED, REJECTED, after, doubling, later};
+use crate::memory::{Causes, REFUSED, REJECTED, Repairs, after, doubling, later};
 use crate::metrics::{Metrics, PassResult};
 use crate::observe::cron::{CronContent, CronKey, CronRecord};
 use crate::queue::Queue;
@@ -49,6 +49,7 @@ struct Memory {
     obstacle: Option<Obstacle>,
     /// The generation that the obstacle was met with.
     generation: i64,
+    repairs: Repairs,
 }
 
 impl Passes for CronController {
@@ -77,10 +78,18 @@ impl Passes for CronController {
             };
             let _turn = self.turn_of_group(&record).await;
             let now = self.clock.now();
-            let memory = self.memory_of(&record, &cron);
+            let mut memory = self.memory_of(&record, &cron);
             let mut observed = self.actor.crons.observe(&record, &cron, &self.actor.jobs, now);
             observed.obstacle.clone_from(&memory.obstacle);
             let plan = decide(&observed);
+            let causes = plan.status().map(|status| Causes::of_cron(&observed, status));
+            let is_status_alone = plan.actions.len() == 1;
+            let rest = causes.as_ref().filter(|_| is_status_alone).and_then(|causes| memory.repairs.rest_until(causes));
+            if let Some(until) = rest.filter(|&until| Instant::now() < until) {
+                let wake_at = plan.wake_at.map(|at| instant_of(at, now));
+                self.queue.add_at(key, wake_at.map_or(until, |at| at.min(until)));
+                return;
+            }
             if !plan.is_empty() && !has_turn {
                 has_turn = true;
                 if self.actor.writer.outage.turn().await {
@@ -88,7 +97,18 @@ impl Passes for CronController {
                     continue;
                 }
             }
+            let fight = match causes.as_ref().is_some_and(|causes| memory.repairs.is_news(causes)) {
+                // Before we write: what the other one has written is ours afterwards.
+                true => Some(self.actor.writer.other_cron_status_writers(key).await.unwrap_or_default()),
+                false => None,
+            };
             let outcome = self.actor.act_on_cron(&record, &cron, &plan).await;
+            if let Some(causes) = causes.filter(|_| outcome.error.is_none()) {
+                memory.repairs.wrote(causes);
+                if let Some(others) = fight {
+                    self.recorder.warn(&record, "StatusReverted", reverted(&others));
+                }
+            }
             return self.follow_up(&record, &cron, plan, outcome, memory, now).await;
         }
     }

@@ -7,6 +7,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchjob_crd::BatchCronJobStatus;
+use batchjob_decide::cron::observed as cron;
 use batchjob_decide::observed::{Job, Observed, Obstacle};
 use batchjob_decide::plan::AttemptId;
 use jiff::Timestamp;
@@ -160,12 +162,12 @@ impl Memory {
     }
 }
 
-/// What was written of a job's status, and how often somebody has undone it.
+/// What was written of a status, and how often somebody has undone it.
 ///
 /// Whoever reverts our status as often as we write it would have us write for ever: kubernetes/kubernetes issue 24433, where
 /// two controllers that fought over one object took the API server down. A status that is to be written although nothing
 /// has changed but the status itself is a *repair*: the first ones are made at once, then ever more slowly. What happens to
-/// the job's pods and its spec is written at once all the same, which repairs the rest.
+/// its pods or runs and its spec is written at once all the same, which repairs the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Repairs {
     /// All that a status is made of but the status itself, when it was written last.
@@ -174,12 +176,13 @@ pub struct Repairs {
     last: Option<Instant>,
 }
 
-/// What may change a status, but time: the spec, each pod in its version, and what stands in the way of creates.
+/// What may change a status: the spec, each pod or run, and what stands in the way of creates; and of a BatchCronJob the time,
+/// which is in its ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Causes {
     generation: i64,
     is_deleted: bool,
-    /// Of the pods, and of the obstacle.
+    /// Of all the others.
     hash: u64,
 }
 
@@ -198,6 +201,19 @@ impl Causes {
         let obstacle = observed.obstacle.as_ref();
         (obstacle.is_some(), obstacle.and_then(Obstacle::message)).hash(&mut hash);
         Causes { generation: observed.job.generation, is_deleted: observed.job.is_deleted, hash: hash.finish() }
+    }
+
+    /// Of the status of a BatchCronJob that is to be written.
+    pub fn of_cron(observed: &cron::Observed, status: &BatchCronJobStatus) -> Causes {
+        let cron::Observed { cron, runs, group, obstacle, .. } = observed;
+        let mut hash = DefaultHasher::new();
+        for run in runs {
+            (&run.uid, run.end.is_some(), run.is_deleted).hash(&mut hash);
+        }
+        let waiting: Vec<Timestamp> = status.waiting.iter().map(|time| time.0).collect();
+        (status.decided_until.as_ref().map(|time| time.0), waiting, &cron.trigger, group.n_active).hash(&mut hash);
+        (obstacle.is_some(), obstacle.as_ref().and_then(cron::Obstacle::message)).hash(&mut hash);
+        Causes { generation: cron.generation, is_deleted: cron.is_deleted, hash: hash.finish() }
     }
 }
 

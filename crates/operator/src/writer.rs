@@ -238,20 +238,28 @@ impl Writer {
 
     /// Who else has written the job's status, the last first, by the names that they give themselves.
     pub async fn other_status_writers(&self, key: &JobKey) -> Result<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Written {
-            metadata: ObjectMeta,
-        }
         let url = match key.door {
             Door::BatchJob => BatchJob::url_path(&(), Some(&key.namespace)),
             Door::ManagedJob => BatchV1Job::url_path(&(), Some(&key.namespace)),
         };
-        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+        Ok(others_of_status(self.managed_fields(url, &key.name).await?))
+    }
+
+    /// The same of a BatchCronJob.
+    pub async fn other_cron_status_writers(&self, key: &CronKey) -> Result<Vec<String>> {
+        let url = BatchCronJob::url_path(&(), Some(&key.namespace));
+        Ok(others_of_status(self.managed_fields(url, &key.name).await?))
+    }
+
+    /// Who has written which fields of an object.
+    async fn managed_fields(&self, url: String, name: &str) -> Result<Vec<ManagedFieldsEntry>> {
+        #[derive(Deserialize)]
+        struct Written {
+            metadata: ObjectMeta,
+        }
+        let request = Request::new(url).get(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
         let written: Written = self.read(self.client.request(request)).await?;
-        let mut entries = written.metadata.managed_fields.unwrap_or_default();
-        entries.retain(|entry| entry.subresource.as_deref() == Some("status"));
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.time.as_ref().map(|time| time.0)));
-        Ok(entries.into_iter().filter_map(|entry| entry.manager).filter(|manager| manager != FIELD_MANAGER).collect())
+        Ok(written.metadata.managed_fields.unwrap_or_default())
     }
 
     /// Deletes a BatchJob and its pods, the pods first, if it is still as it was decided on: somebody may just have given it
@@ -317,19 +325,13 @@ impl Writer {
 
     /// Who has set the annotation that triggers a run, by the name that he gives himself, and when. None: nobody says.
     pub async fn who_triggered(&self, key: &CronKey) -> Result<Option<String>> {
-        #[derive(Deserialize)]
-        struct Annotated {
-            metadata: ObjectMeta,
-        }
         let url = BatchCronJob::url_path(&(), Some(&key.namespace));
-        let request = Request::new(url).get(&key.name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
-        let annotated: Annotated = self.read(self.client.request(request)).await?;
+        let entries = self.managed_fields(url, &key.name).await?;
         let field = format!("f:{}", keys::TRIGGER);
         let has_set = |entry: &ManagedFieldsEntry| {
             let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:annotations"]);
             fields.is_some_and(|fields| fields.get(&field).is_some())
         };
-        let entries = annotated.metadata.managed_fields.unwrap_or_default();
         let entry = entries.into_iter().filter(has_set).max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
         Ok(entry.and_then(|entry| Some(format!("{} at {}", entry.manager?, entry.time?.0))))
     }
@@ -368,6 +370,13 @@ fn every_field(status: &JobStatus) -> serde_json::Result<serde_json::Value> {
         fields.extend(present);
     }
     Ok(fields.into())
+}
+
+/// Those that have written the status, but ourselves, the last first.
+fn others_of_status(mut entries: Vec<ManagedFieldsEntry>) -> Vec<String> {
+    entries.retain(|entry| entry.subresource.as_deref() == Some("status"));
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.time.as_ref().map(|time| time.0)));
+    entries.into_iter().filter_map(|entry| entry.manager).filter(|manager| manager != FIELD_MANAGER).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use batchjob_crd::{BatchCronJob, GROUP, VERSION, keys};
+use batchjob_crd::{BatchCronJob, BatchCronJobStatus, GROUP, VERSION, keys};
 use batchjob_decide::cron::observed::CronJob;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -50,6 +50,33 @@ impl CronRecord {
             CronContent::CronJob(cron) => Some(cron),
             CronContent::Unreadable { .. } => None,
         }
+    }
+
+    /// A ledger that was taken off, or set back, still holds: what is decided is decided.
+    pub(super) fn keep_ledger_of(&mut self, known: &CronRecord) {
+        let (CronContent::CronJob(cron), CronContent::CronJob(before)) = (&mut self.content, &known.content) else {
+            return;
+        };
+        let decided_until = |cron: &CronJob| cron.status.decided_until.as_ref().map(|time| time.0);
+        if decided_until(cron) >= decided_until(before) {
+            return;
+        }
+        let status = &mut Arc::make_mut(cron).status;
+        let before = before.status.clone();
+        *status = BatchCronJobStatus {
+            decided_until: before.decided_until,
+            waiting: before.waiting,
+            gaps: before.gaps,
+            missed: before.missed,
+            skipped: before.skipped,
+            last_schedule_time: before.last_schedule_time,
+            schedule_hash: before.schedule_hash,
+            trigger_hash: before.trigger_hash,
+            backfilled: before.backfilled,
+            // It does not stand there: it is to be written again.
+            observed_generation: None,
+            ..std::mem::take(status)
+        };
     }
 
     /// The concurrency group that it belongs to.

@@ -148,7 +148,9 @@ impl Record for CronRecord {
         None
     }
 
-    fn keep(&mut self, _known: &CronRecord) {}
+    fn keep(&mut self, known: &CronRecord) {
+        self.keep_ledger_of(known);
+    }
 }
 
 /// Feeds [`Crons`] from a watch and tells whom it concerns.
