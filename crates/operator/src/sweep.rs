@@ -88,9 +88,11 @@ impl Sweep {
         };
         if self.actor.jobs.key_of(fresh.place().uid()).is_some() {
             self.bring_back(&fresh).await;
-        } else if let Some(held) = Held::of(&fresh) {
-            // What is held is found again.
-            let _ = self.sweep(held).await;
+        } else if let Some(held) = Held::of(&fresh)
+            && self.sweep(held).await.is_some()
+        {
+            // What is out of our sight nobody finds again.
+            self.actor.pods.look_after_again(fresh);
         }
     }
 

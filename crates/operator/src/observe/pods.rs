@@ -131,9 +131,9 @@ impl Pods {
         std::mem::take(&mut self.lock().left).into_values().collect()
     }
 
-    /// It is to be asked about again.
+    /// It is to be asked about again. It was there when it was read, even if nothing but our finalizer keeps it.
     pub fn look_after_again(&self, record: PodRecord) {
-        self.lock().look_after(record);
+        self.lock().left.insert(record.pod.uid.clone(), record);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Map> {
