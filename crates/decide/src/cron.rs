@@ -30,8 +30,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::plan::Reason;
 use backfill::{Backfill, Past};
-use ledger::Ledger;
-use observed::{Observed, Obstacle, Run};
+use ledger::{Ledger, LeftOut};
+use observed::{CronJob, Observed, Obstacle, Run};
 use plan::{Action, Plan, Start};
 use room::Room;
 use spec::Spec;
@@ -123,6 +123,7 @@ pub fn decide(observed: &Observed) -> Plan {
             plan.actions.push(Action::CreateRun(start));
         }
     }
+    plan.left_out = names_of(cron, &left_out);
     plan.wake(backfill.is_cut.then_some(*now));
     let next = spec.timetable.next(ledger.decided_until).filter(|_| !spec.is_suspended);
     let end_of_backfill =
@@ -154,6 +155,17 @@ fn starts(observed: &Observed, spec: &Spec, ledger: &Ledger, trigger: Option<&st
     let mut starts: Vec<Start> = manual.into_iter().chain(slots).take(room.free()).collect();
     starts.sort_by_key(|start| (!start.is_manual, start.time));
     starts
+}
+
+/// The runs that those slots would have; of a stretch of them that of its last, for no operator has started one before it and not that.
+/// Of very many the first and the last: those are what is started at a time.
+fn names_of(cron: &CronJob, left_out: &[LeftOut]) -> Vec<String> {
+    let slots = left_out.iter().filter(|left| left.slots.is_some()).map(|left| left.last);
+    let mut names: Vec<String> = slots.map(|slot| name::of_slot(&cron.name, slot)).collect();
+    if names.len() > 2 * MAX_PER_PASS {
+        names.drain(MAX_PER_PASS..names.len() - MAX_PER_PASS);
+    }
+    names
 }
 
 /// The runs that came into being after their slots had been decided: a create whose answer was lost, and which the API server has

@@ -1,6 +1,6 @@
 //! The pass over a BatchCronJob: observe → decide → act → requeue, as over a job, with workers of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchjob_decide::cron::decide;
@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::controller::{instant_of, reverted};
 use crate::error::{Class, Refusal};
 use crate::events::Recorder;
-use crate::memory::{Causes, REFUSED, REJECTED, Repairs, after, doubling, later};
+use crate::memory::{Causes, Met, REFUSED, REJECTED, Repairs, after, doubling, later};
 use crate::metrics::{Metrics, PassResult};
 use crate::observe::cron::{CronContent, CronKey, CronRecord};
 use crate::queue::Queue;
@@ -47,9 +47,23 @@ struct Memory {
     /// Creates that failed, since one did not.
     n_refusals: u32,
     obstacle: Option<Obstacle>,
+    met: Option<Met>,
     /// The generation that the obstacle was met with.
     generation: i64,
     repairs: Repairs,
+    /// Runs whose creates were not answered: they may be there, and no event has told of them yet.
+    unanswered: BTreeSet<String>,
+}
+
+impl Memory {
+    /// What stands in the way of creates, with its time on the clock as it goes now.
+    fn obstacle(&self, now: Timestamp) -> Option<Obstacle> {
+        let mut obstacle = self.obstacle.clone()?;
+        if let (Obstacle::Refused { retry_at, .. }, Some(met)) = (&mut obstacle, self.met) {
+            *retry_at = met.on_the_clock(*retry_at, now);
+        }
+        Some(obstacle)
+    }
 }
 
 impl Passes for CronController {
@@ -80,7 +94,7 @@ impl Passes for CronController {
             let now = self.clock.now();
             let mut memory = self.memory_of(&record, &cron);
             let mut observed = self.actor.crons.observe(&record, &cron, &self.actor.jobs, now);
-            observed.obstacle.clone_from(&memory.obstacle);
+            observed.obstacle = memory.obstacle(now);
             let plan = decide(&observed);
             let causes = plan.status().map(|status| Causes::of_cron(&observed, status));
             let is_status_alone = plan.actions.len() == 1;
@@ -102,7 +116,7 @@ impl Passes for CronController {
                 true => Some(self.actor.writer.other_cron_status_writers(key).await.unwrap_or_default()),
                 false => None,
             };
-            let outcome = self.actor.act_on_cron(&record, &cron, &plan).await;
+            let outcome = self.actor.act_on_cron(&record, &cron, &plan, &memory.unanswered).await;
             if let Some(causes) = causes.filter(|_| outcome.error.is_none()) {
                 memory.repairs.wrote(causes);
                 if let Some(others) = fight {
@@ -141,13 +155,12 @@ impl CronController {
         let has_written = !plan.is_empty();
         let Some(error) = outcome.error else {
             memory.n_failures = 0;
-            if plan.starts().next().is_some() {
-                memory.n_refusals = 0;
-            }
             // A name that was taken is in the status by now.
             memory.obstacle = memory.obstacle.filter(|it| !matches!(it, Obstacle::NameTaken(_)));
             if plan.starts().next().is_some() {
+                memory.n_refusals = 0;
                 memory.obstacle = None;
+                memory.unanswered.clear();
             }
             let wake_at = plan.wake_at;
             self.publish(record, plan).await;
@@ -170,8 +183,11 @@ impl CronController {
                 memory.obstacle = Some(Obstacle::NameTaken(name));
                 self.queue.add(key);
             }
-            CronError::Create { source, .. } => {
+            CronError::Create { source, name } => {
                 memory.n_refusals += 1;
+                if source.refusal().is_none() {
+                    memory.unanswered.insert(name);
+                }
                 let delay = match source.refusal() {
                     Some(Refusal::Rejected) => doubling(REJECTED, memory.n_refusals),
                     Some(Refusal::Refused(_)) => doubling(REFUSED, memory.n_refusals),
@@ -182,6 +198,7 @@ impl CronController {
                     self.recorder.warn(record, "FailedCreate", format!("Error creating run: {message}"));
                 }
                 memory.obstacle = Some(Obstacle::Refused { message, retry_at: later(now, delay) });
+                memory.met = Some(Met::now(now));
                 self.queue.add(key);
             }
             CronError::Write(error) => {

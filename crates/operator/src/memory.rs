@@ -29,8 +29,7 @@ pub struct Memory {
     /// The same of creates whose template was rejected.
     n_rejections: u32,
     obstacle: Option<Obstacle>,
-    /// When it was met, by the clock that its times are written in, and by one that nobody sets.
-    met_at: Option<(Timestamp, Instant)>,
+    met: Option<Met>,
     /// When the message in the obstacle was new.
     told_at: Option<Instant>,
     /// How many pods are active and ready was just written; the next change of that alone may wait until then.
@@ -38,6 +37,13 @@ pub struct Memory {
     pub repairs: Repairs,
     /// Attempts whose creates were not answered: there may be pods of them of which no event has told yet.
     pub unanswered: BTreeSet<AttemptId>,
+}
+
+/// When something was met: by the clock that its times are written in, which somebody may set, and by one that nobody does.
+#[derive(Clone, Copy, Debug)]
+pub struct Met {
+    at: Timestamp,
+    since: Instant,
 }
 
 /// When the job is looked at again.
@@ -65,7 +71,7 @@ impl Memory {
             n_refusals: 0,
             n_rejections: 0,
             obstacle: None,
-            met_at: None,
+            met: None,
             told_at: None,
             status_rests_until: None,
             repairs: Repairs::default(),
@@ -82,9 +88,8 @@ impl Memory {
     /// What stands in the way of creates, with its time on the clock as it goes now: somebody may have set it since.
     pub fn obstacle(&self, now: Timestamp) -> Option<Obstacle> {
         let mut obstacle = self.obstacle.clone()?;
-        if let (Some(retry_at), Some((met_at, since))) = (obstacle.retry_at_mut(), self.met_at) {
-            let delay = Duration::try_from(retry_at.duration_since(met_at)).unwrap_or_default();
-            *retry_at = later(now, delay.saturating_sub(since.elapsed()));
+        if let (Some(retry_at), Some(met)) = (obstacle.retry_at_mut(), self.met) {
+            *retry_at = met.on_the_clock(*retry_at, now);
         }
         Some(obstacle)
     }
@@ -106,8 +111,8 @@ impl Memory {
 
     /// Others of its kind can create pods again: it tries now.
     pub fn hears_of_better_times(&mut self) {
-        if let (Some(Obstacle::Refused { retry_at, .. }), Some((met_at, _))) = (&mut self.obstacle, self.met_at) {
-            *retry_at = met_at;
+        if let (Some(Obstacle::Refused { retry_at, .. }), Some(met)) = (&mut self.obstacle, self.met) {
+            *retry_at = met.at;
         }
     }
 
@@ -141,7 +146,7 @@ impl Memory {
                 self.obstacle = Some(Obstacle::Unanswered { retry_at: later(now, delay) });
             }
         }
-        self.met_at = Some((now, Instant::now()));
+        self.met = Some(Met::now(now));
         // The creates are held back by the obstacle; all else goes on.
         NextTry::AtOnce
     }
@@ -159,6 +164,18 @@ impl Memory {
             return message.to_owned();
         }
         before.to_owned()
+    }
+}
+
+impl Met {
+    pub fn now(now: Timestamp) -> Met {
+        Met { at: now, since: Instant::now() }
+    }
+
+    /// A time that was set then, on the clock as it goes now.
+    pub fn on_the_clock(self, time: Timestamp, now: Timestamp) -> Timestamp {
+        let delay = Duration::try_from(time.duration_since(self.at)).unwrap_or_default();
+        later(now, delay.saturating_sub(self.since.elapsed()))
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Plan {
     pub wake_at: Option<Timestamp>,
     /// Become events once the actions have succeeded.
     pub reasons: Vec<Reason>,
+    /// The runs of slots that it leaves out, by their names. They are not seen, which does not say that they are not there: whoever
+    /// carries it out asks for them first.
+    pub left_out: Vec<String>,
 }
 
 impl Plan {

@@ -1,5 +1,6 @@
 //! Carries out the plan of a BatchCronJob, and adds nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use batchjob_decide::cron::observed::CronJob;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use super::{Actor, at_once};
 use crate::error::{Error, WriteError};
 use crate::observe::cron::CronRecord;
-use crate::observe::job::JobKey;
+use crate::observe::job::{JobKey, JobRecord};
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -33,9 +34,16 @@ pub enum CronError {
 }
 
 impl Actor {
-    pub async fn act_on_cron(&self, record: &CronRecord, cron: &Arc<CronJob>, plan: &Plan) -> CronOutcome {
+    /// `unanswered` are runs that may be there although nobody has told of them.
+    pub async fn act_on_cron(
+        &self,
+        record: &CronRecord,
+        cron: &Arc<CronJob>,
+        plan: &Plan,
+        unanswered: &BTreeSet<String>,
+    ) -> CronOutcome {
         let mut outcome = CronOutcome::default();
-        outcome.error = self.act_on_cron_in_order(record, cron, plan, &mut outcome).await.err();
+        outcome.error = self.act_on_cron_in_order(record, cron, plan, unanswered, &mut outcome).await.err();
         outcome
     }
 
@@ -44,11 +52,15 @@ impl Actor {
         record: &CronRecord,
         cron: &Arc<CronJob>,
         plan: &Plan,
+        unanswered: &BTreeSet<String>,
         outcome: &mut CronOutcome,
     ) -> Result<(), CronError> {
-        if plan.starts().next().is_some() {
+        let creates = plan.starts().next().is_some();
+        if creates {
             self.confirm_cron(record).await?;
         }
+        let unanswered = unanswered.iter().filter(|_| creates);
+        self.look_for_runs(record, plan.left_out.iter().chain(unanswered)).await?;
         for group in plan.actions.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
             match &group[0] {
                 Action::DeleteRun(_) => {
@@ -62,7 +74,7 @@ impl Actor {
                 Action::CreateRun(_) => {
                     let _creating = self.jobs.creating();
                     for start in plan.starts() {
-                        outcome.created.extend(self.create_run(cron, start).await?);
+                        outcome.created.extend(self.create_run(record, cron, start).await?);
                     }
                 }
                 Action::WriteStatus(status) => match self.writer.write_cron_status(record, status).await {
@@ -74,8 +86,47 @@ impl Actor {
         Ok(())
     }
 
+    /// Before a slot is left out for good, and before others start: a run that is not seen may be there all the same, because the
+    /// answer to its create was lost, or because an operator before this one has created it, and our list is older.
+    async fn look_for_runs(
+        &self,
+        record: &CronRecord,
+        names: impl IntoIterator<Item = &String>,
+    ) -> Result<(), CronError> {
+        let key = |name: &String| JobKey {
+            door: Door::BatchJob,
+            namespace: record.key.namespace.clone(),
+            name: name.as_str().into(),
+        };
+        let unseen: Vec<JobKey> = names.into_iter().map(key).filter(|key| self.jobs.get(key).is_none()).collect();
+        let what = || format!("look for the runs of {}", record.key);
+        let found = at_once(unseen.iter().map(|key| self.run_of(record, key))).await;
+        let found: Result<Vec<bool>, WriteError> = found.into_iter().collect();
+        let is_found = found.map_err(|error| CronError::Write(Error::write(what(), error)))?.contains(&true);
+        if is_found { Err(CronError::Write(Error::changed(what()))) } else { Ok(()) }
+    }
+
+    /// Whether there is a run of that name, of which we know from now on.
+    async fn run_of(&self, cron: &CronRecord, key: &JobKey) -> Result<bool, WriteError> {
+        let found = match self.writer.job(key).await {
+            Ok(found) => found.record(),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        let is_its = |run: &JobRecord| run.run.as_ref().is_some_and(|run| run.cron_uid == cron.uid);
+        let found = found.filter(is_its);
+        let is_found = found.is_some();
+        found.into_iter().for_each(|found| self.jobs.created(found));
+        Ok(is_found)
+    }
+
     /// Answers with the slot, and when its run was created; None if it was there already.
-    async fn create_run(&self, cron: &CronJob, start: &Start) -> Result<Option<(Timestamp, Timestamp)>, CronError> {
+    async fn create_run(
+        &self,
+        record: &CronRecord,
+        cron: &CronJob,
+        start: &Start,
+    ) -> Result<Option<(Timestamp, Timestamp)>, CronError> {
         let failed = |source| CronError::Create { name: start.name.clone(), source };
         match self.writer.create_run(&run::build(cron, start)).await {
             Ok(record) => {
@@ -86,14 +137,11 @@ impl Actor {
             // It was created before, and the answer was lost; or it is somebody else's.
             Err(error) if error.is_already_there() => {
                 let name = start.name.as_str().into();
-                let key = JobKey { door: Door::BatchJob, namespace: cron.namespace.as_str().into(), name };
-                let found = self.writer.job(&key).await.map_err(failed)?.record();
-                let is_its = |uid: &str| uid == cron.uid;
-                match found.filter(|found| found.run.as_ref().is_some_and(|run| is_its(&run.cron_uid))) {
-                    Some(found) => self.jobs.created(found),
-                    None => return Err(CronError::NameTaken(start.name.clone())),
+                let key = JobKey { door: Door::BatchJob, namespace: record.key.namespace.clone(), name };
+                match self.run_of(record, &key).await.map_err(failed)? {
+                    true => Ok(None),
+                    false => Err(CronError::NameTaken(start.name.clone())),
                 }
-                Ok(None)
             }
             Err(error) => Err(failed(error)),
         }
