@@ -62,7 +62,7 @@ pub fn decide(observed: &Observed) -> Plan {
     let mut ledger = Ledger::read(cron);
     let started = ledger::started(observed);
     // What was started was, whatever the user has changed since.
-    let mut left_out = ledger.catch_up(&spec, &started, *now);
+    let mut left_out = ledger.catch_up(&spec, cron, &started, *now);
     let mut seen = ledger.see_runs(observed, &started);
     left_out.extend(ledger.follow(&spec, cron, *now));
     if !spec.is_suspended

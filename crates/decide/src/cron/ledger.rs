@@ -128,21 +128,28 @@ impl Ledger {
         !self.schedule_hash.is_empty() && self.schedule_hash != spec.hash
     }
 
-    /// What was started and not written down, because the operator died or could not write, was started all the same.
-    pub fn catch_up(&mut self, spec: &Spec, started: &BTreeSet<Timestamp>, now: Timestamp) -> Vec<LeftOut> {
+    /// What was started and not written down, because the operator died or could not write, was started all the same. With it goes
+    /// what else has come: how many of those that were missed run is counted over all of them.
+    pub fn catch_up(
+        &mut self,
+        spec: &Spec,
+        cron: &CronJob,
+        started: &BTreeSet<Timestamp>,
+        now: Timestamp,
+    ) -> Vec<LeftOut> {
         let Some(&last) = started.last().filter(|last| **last > self.decided_until) else { return Vec::new() };
         if self.is_of_another_schedule(spec) {
             self.last_slot = self.last_slot.max(Some(last));
             return Vec::new();
         }
-        self.take(due(spec, self.decided_until, last, started, now))
+        let horizon = now.checked_sub(spec.jitter).ok().filter(|_| !spec.is_suspended && !was_suspended(cron));
+        self.take(due(spec, self.decided_until, horizon.map_or(last, |horizon| horizon.max(last)), started, now))
     }
 
     /// Follows what the user has changed: what was due by the old schedule, or while it was suspended, does not run for it.
     pub fn follow(&mut self, spec: &Spec, cron: &CronJob, now: Timestamp) -> Vec<LeftOut> {
         let mut left_out = Vec::new();
         let now = whole_seconds(now);
-        let was_suspended = find_true(&cron.status.conditions, condition::SUSPENDED).is_some();
         if self.is_of_another_schedule(spec) {
             left_out.extend(self.drop_waiting(Cause::ScheduleChanged));
             if let Some(first) = next_by_the_old_schedule(cron).filter(|next| *next <= now) {
@@ -156,7 +163,7 @@ impl Ledger {
             }
             self.decided_until = self.decided_until.max(now);
         }
-        if was_suspended && !spec.is_suspended {
+        if was_suspended(cron) && !spec.is_suspended {
             left_out.extend(self.drop_waiting(Cause::Suspended));
             if let Some(left) = LeftOut::between(spec, self.decided_until, now, Cause::Suspended) {
                 self.decided_until = left.last;
@@ -251,6 +258,10 @@ impl Ledger {
         }
         left
     }
+}
+
+fn was_suspended(cron: &CronJob) -> bool {
+    find_true(&cron.status.conditions, condition::SUSPENDED).is_some()
 }
 
 /// What the status said would come next.

@@ -36,6 +36,23 @@ fn with_all_each_slot_that_was_missed_runs_in_order_and_no_more_at_once_than_all
     world.is_accounted_for();
 }
 
+/// Between the create of the first and the write of the status it looks once more.
+#[test]
+fn with_all_those_that_wait_for_the_first_count_with_it() {
+    let mut world = World::new(json!({
+        "schedule": "0 * * * *", "concurrencyPolicy": "Queue", "missedRuns": { "policy": "All", "maxRuns": 3 },
+    }));
+    world.away_until("2026-01-05T10:30:00Z");
+    world.look();
+    assert_eq!(world.active().len(), 1);
+    for _ in 0..3 {
+        world.end_all();
+    }
+    assert_eq!(world.slots(), ["2026-01-05T08:00:00Z", "2026-01-05T09:00:00Z", "2026-01-05T10:00:00Z"]);
+    assert_eq!(world.gaps(), ["TooManyMissed 7 2026-01-05T01:00:00Z 2026-01-05T07:00:00Z"]);
+    world.is_accounted_for();
+}
+
 #[test]
 fn with_all_no_more_run_than_max_runs_and_none_that_is_too_old() {
     let all = |missed| {
