@@ -185,6 +185,8 @@ impl Oracle {
                 laws::creation::of_a_gone_job(&place, gone_at, &mut moment);
                 self.latecomers.insert(pod.meta.uid.clone(), place);
             }
+            // Somebody has taken off its owner, so that it is deleted with nobody: it is his.
+            Some(_) if pod.meta.controller.is_none() => drop(self.latecomers.remove(&pod.meta.uid)),
             Some(_) => {}
             None if event.change == Change::Added && pod.is_held && !is_foreign && !moment.promises.tampering => {
                 moment.broken(Law::I8, place, "it has our finalizer, and its owner is no job that ever was");

@@ -226,6 +226,21 @@ fn late_creates_may_come_where_the_run_says_so_but_not_stay() {
     assert!(violations.iter().any(|found| found.law == Law::I12 && found.what.contains("1 of its pods live")));
 }
 
+/// It is deleted with its job, for its owner says whose it is; without one it is nobody's.
+#[test]
+fn what_comes_when_its_job_is_gone_may_stay_if_somebody_takes_off_its_owner() {
+    let run = || {
+        let promises = Promises { late_creates: true, tampering: true, ..Promises::default() };
+        let mut world = World::with(promises, "BatchJob", json!({ "completions": 1, "parallelism": 1 }));
+        world.delete_job().later(1).create(0, 1);
+        world
+    };
+    assert_broken(&run().settle(), Law::I6, "its job was gone before it came, and it is there still");
+    let mut world = run();
+    world.change_pod(0, 1, json!({ "metadata": { "ownerReferences": null, "finalizers": null } }));
+    assert_kept(&world.settle());
+}
+
 #[test]
 fn i7_no_attempt_before_its_delay() {
     for (seconds, is_kept) in [(7, false), (9, true)] {
