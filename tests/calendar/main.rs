@@ -38,6 +38,9 @@ struct Arguments {
     /// How many expressions in each
     #[arg(long, default_value_t = 200)]
     expressions: u64,
+    /// From which on: a long run may be made in parts
+    #[arg(long, default_value_t = 0)]
+    first: u64,
     /// So many years from 2010 on
     #[arg(long, default_value_t = 20)]
     years: i64,
@@ -188,7 +191,7 @@ fn ask_about(zone: &str, arguments: &Arguments, folder: &Path) -> Result<Found> 
     }
     let time_zone = TimeZone::get(zone)?;
     let changes = changes(&time_zone, arguments.years)?;
-    for n in 0..arguments.expressions {
+    for n in arguments.first..arguments.first + arguments.expressions {
         let question = Question::of(arguments.seed, n, arguments.years, arguments.slots, &changes);
         let questions = witnesses.iter().map(|(who, _)| who.bears(zone, &question)).collect::<Vec<_>>();
         for ((who, witness), question) in witnesses.iter_mut().zip(&questions) {
