@@ -50,7 +50,7 @@ impl Mutation {
 }
 
 /// Who may see a bug, in the order in which they are asked. All are asked.
-const RINGS: [(&str, &[&str]); 2] = [
+const RINGS: [(&str, &[&str]); 3] = [
     (
         "unit tests, stories and kept cases",
         &[
@@ -79,6 +79,22 @@ const RINGS: [(&str, &[&str]); 2] = [
             "--most-failures",
             "3",
             "--lives",
+        ],
+    ),
+    (
+        "simulation of schedules",
+        &[
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "batchjob-sim",
+            "--",
+            "--most-failures",
+            "3",
+            "--slots",
         ],
     ),
 ];
@@ -163,7 +179,7 @@ fn seen_by(tree: &Path, lives: u64) -> Result<Vec<&'static str>> {
     let mut seen = Vec::new();
     for (ring, arguments) in RINGS {
         let mut command = cargo(arguments);
-        if ring == "simulation" {
+        if ring.starts_with("simulation") {
             command.arg(lives.to_string());
         }
         if !command.output().with_context(|| format!("run the {ring}"))?.status.success() {
