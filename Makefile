@@ -11,7 +11,7 @@ ADVISORIES ?= ../shared/advisory-db
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down kubeconfig prerequisites kubernetes image operator check codegen audit test test-unit test-sim test-api \
-	test-cluster calendar differential schedules sim mutations faults laws nodes left-behind corruption fuzz leaders punctual stuck stuck-in-short outages upstream bench
+	test-cluster calendar differential schedules sim mutations faults laws nodes left-behind corruption fuzz leaders punctual stuck stuck-in-short outages upstream bench latency
 
 help: ## This menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -189,5 +189,8 @@ outages: prerequisites kubernetes operator ## The API server is away or ill in e
 upstream: prerequisites kubernetes image ## Kubernetes' own end-to-end tests of Job, on a node where the operator runs the Jobs (25 minutes)
 	cargo run --locked --package batchjob-tests --bin upstream; status=$$?; $(CLUSTER) sweep; exit $$status
 
-bench: prerequisites kubernetes image ## Measure beside kube-controller-manager, on the same cluster
-	cargo run --locked --package batchjob-tests --bin bench
+bench: prerequisites kubernetes operator ## Measure beside kube-controller-manager, in turn; PAGE=1 writes docs/performance.md (an hour)
+	cargo run --quiet --locked --profile sim --package batchjob-tests --bin bench -- $(if $(PAGE),--page); status=$$?; $(CLUSTER) sweep; exit $$status
+
+latency: prerequisites kubernetes image ## From kubectl apply to the container, for a BatchJob and for the same Job, on a real node
+	cargo run --locked --package batchjob-tests --bin latency

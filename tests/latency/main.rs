@@ -1,16 +1,16 @@
 //! Figures, measured beside kube-controller-manager on the same cluster in the same run.
 //!
-//! `make bench` prints: the sizes of the binary and the image; from `kubectl apply` to the pod, to its first container
+//! `make latency` prints: the sizes of the binary and the image; from `kubectl apply` to the pod, to its first container
 //! running and to the job's end, for a BatchJob and for the same Job, in turn; and what the operator costs when idle.
 
-mod latency;
+mod measure;
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use batchjob_tests::kubernetes::{Kubernetes, Size};
-use batchjob_tests::support::{Kubectl, Operator, image_archive, operator_binary, wait_for};
+use batchjob_tests::support::{Kubectl, Operator, image_archive, operator_binary, process, wait_for};
 
 /// How often each of the two is measured, in turn.
 const N_RUNS: usize = 25;
@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
     kubectl.run(&["apply", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../crds")])?;
     let operator = Operator::start(&kubernetes, &[]).await?;
 
-    latency::measure(&kubernetes, &kubectl, N_RUNS).await?;
+    measure::measure(&kubernetes, &kubectl, N_RUNS).await?;
 
     // Idle: nothing runs, and nothing has for a while.
     kubectl.run(&["delete", "batchjobs,jobs", "--all"])?;
@@ -34,26 +34,18 @@ async fn main() -> Result<()> {
         Ok(kubectl.run(&["get", "pods", "-o", "name"])?.is_empty().then_some(()))
     })
     .await?;
-    let before = cpu_ticks(operator.pid())?;
+    let before = process::cpu(operator.pid())?;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let ticks = cpu_ticks(operator.pid())? - before;
-    println!("idle    {:>12} bytes resident, {} ms of CPU in 10 s", resident(operator.pid())?, ticks * 10);
+    let used = process::cpu(operator.pid())? - before;
+    println!(
+        "idle    {:>12} bytes resident, {} ms of CPU in 10 s",
+        process::resident(operator.pid())?,
+        used.as_millis()
+    );
     let manager = kubernetes.pid("kube-controller-manager").context("kube-controller-manager runs")?;
-    println!("        {:>12} bytes resident: kube-controller-manager, which does much else", resident(manager)?);
+    println!(
+        "        {:>12} bytes resident: kube-controller-manager, which does much else",
+        process::resident(manager)?
+    );
     kubernetes.stop().await
-}
-
-fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("read VmRSS")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("VmRSS has a number")?.parse()?;
-    Ok(kib * 1024)
-}
-
-/// User and system time, in hundredths of a second.
-fn cpu_ticks(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold anything; what follows it does not.
-    let fields: Vec<&str> = stat.rsplit_once(") ").context("read stat")?.1.split(' ').collect();
-    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

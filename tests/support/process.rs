@@ -15,8 +15,17 @@ pub fn cpu(pid: u32) -> Result<Duration> {
 
 /// The memory that a process has, in bytes.
 pub fn resident(pid: u32) -> Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory that a process has had, in bytes.
+pub fn peak(pid: u32) -> Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, what: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("read VmRSS")?;
-    let kibibytes: u64 = line.split_whitespace().nth(1).context("VmRSS has a number")?.parse()?;
+    let line = status.lines().find(|line| line.starts_with(what)).with_context(|| format!("read {what}"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1).with_context(|| format!("{what} has a number"))?.parse()?;
     Ok(kibibytes * 1024)
 }
