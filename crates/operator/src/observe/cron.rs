@@ -52,13 +52,12 @@ impl CronRecord {
         }
     }
 
-    /// A ledger that was taken off, or set back, still holds: what is decided is decided.
+    /// A ledger that is no longer there still holds: what is decided is decided. Whoever writes another time has meant it.
     pub(super) fn keep_ledger_of(&mut self, known: &CronRecord) {
         let (CronContent::CronJob(cron), CronContent::CronJob(before)) = (&mut self.content, &known.content) else {
             return;
         };
-        let decided_until = |cron: &CronJob| cron.status.decided_until.as_ref().map(|time| time.0);
-        if decided_until(cron) >= decided_until(before) {
+        if cron.status.decided_until.is_some() || before.status.decided_until.is_none() {
             return;
         }
         let status = &mut Arc::make_mut(cron).status;
