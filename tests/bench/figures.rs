@@ -39,6 +39,12 @@ impl Figures {
         self.memory as f64 / f64::from(1 << 20)
     }
 
+    /// "post pods 1.00, patch batchjobs/status 0.03": for each pod.
+    pub fn written(&self) -> String {
+        let per_pod = |(what, n): (&String, &u64)| format!("{what} {:.2}", *n as f64 / self.pods as f64);
+        self.writes.iter().map(per_pod).collect::<Vec<_>>().join(", ")
+    }
+
     pub fn writes_per_pod(&self) -> f64 {
         self.writes.values().sum::<u64>() as f64 / self.pods as f64
     }

@@ -117,5 +117,5 @@ fn line(figures: &Figures) -> String {
         delay(&figures.successor, 99),
         delay(&figures.first_pod, 50),
         delay(&figures.first_pod, 99),
-    )
+    ) + &format!("; {}", figures.written())
 }

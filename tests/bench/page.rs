@@ -63,9 +63,14 @@ impl Results {
             let titles: Vec<&str> = FIGURES.iter().map(|(title, _)| *title).collect();
             let _ = writeln!(page, "| | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
             let beside = rows.iter().find(|(contender, _)| *contender == Contender::Lifted).map(|(_, runs)| runs);
-            for (contender, runs) in rows {
+            for (contender, runs) in &rows {
                 let cells = FIGURES.map(|(_, figure)| cell(runs, beside.filter(|_| contender.is_ours()), figure));
                 let _ = writeln!(page, "| {} | {} |", contender.name(), cells.join(" | "));
+            }
+            let _ = writeln!(page, "\nWritten for each pod, in the last round:\n");
+            for (contender, runs) in rows.iter().filter(|(contender, _)| *contender != Contender::Floor) {
+                let written = runs.last().map(Figures::written).unwrap_or_default();
+                let _ = writeln!(page, "- {}: {written}", contender.name());
             }
             page += "\n";
         }
