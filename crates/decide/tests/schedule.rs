@@ -101,6 +101,33 @@ fn a_day_that_never_comes_has_no_slot_within_five_years() {
     assert_eq!(leap.next(at("2026-01-01T00:00:00Z")), Some(at("2028-02-29T00:00:00Z")));
 }
 
+/// Whatever a zone has done to its clocks since 2010.
+#[test]
+fn in_every_zone_time_goes_forward() {
+    let (first, last) = (at("2010-01-01T00:00:00Z"), at("2030-01-01T00:00:00Z"));
+    for name in jiff::tz::db().available() {
+        let zone = TimeZone::get(name.as_str()).expect("a zone");
+        let changes = zone.following(first).map(|transition| transition.timestamp());
+        for change in changes.take_while(|change| *change < last) {
+            for (expression, dst) in [
+                ("0,30 */2 * * *", Dst::default()),
+                ("30 0,2,23 * * *", Dst::default()),
+                ("30 0,2,23 * * *", Dst::CRON_JOB),
+            ] {
+                let calendar = calendar(&[expression], name.as_str(), dst);
+                let from = change - SignedDuration::from_hours(36);
+                let mut slot = from;
+                while slot < change + SignedDuration::from_hours(36) {
+                    let next = calendar.next(slot).expect("another slot");
+                    assert!(next > slot, "{name}: {expression} at {slot} goes to {next}, clocks change at {change}");
+                    assert_eq!(calendar.last(from, next), Some(next), "{name}: {expression} at {next}");
+                    slot = next;
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn special_days_of_a_month() {
     let days = |expression: &str| {

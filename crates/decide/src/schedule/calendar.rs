@@ -169,8 +169,7 @@ impl Piece {
     fn at(zone: &TimeZone, at: Timestamp) -> Piece {
         let offset = zone.to_offset(at);
         // A zone may change its name or its rules, and its offset not.
-        let start = zone.preceding(next_nanosecond(at)).find_map(|transition| {
-            let start = transition.timestamp();
+        let start = transitions_until(zone, at).find_map(|start| {
             let before = zone.to_offset(start.checked_sub(SignedDuration::from_nanos(1)).ok()?);
             (before != offset).then_some((start, before))
         });
@@ -192,6 +191,20 @@ impl Piece {
         let start = self.start.filter(|_| rules.repeated == Repeated::Once && self.offset < self.before)?;
         Some(self.before.to_datetime(start))
     }
+}
+
+/// The transitions until that time, the last first.
+///
+/// jiff (0.2.46) takes it that a zone's rule for the future names no transition before the last one that is written down, and then
+/// passes that one over: in Ciudad Juárez clocks were changed on 30 November 2022, and the rule names the 6th. What it passes over
+/// is found going forward.
+fn transitions_until(zone: &TimeZone, at: Timestamp) -> impl Iterator<Item = Timestamp> {
+    let mut preceding = zone.preceding(next_nanosecond(at)).map(|transition| transition.timestamp());
+    let last = preceding.next();
+    let following = last.into_iter().flat_map(|last| zone.following(last)).map(|transition| transition.timestamp());
+    let mut passed_over: Vec<Timestamp> = following.take_while(|transition| *transition <= at).collect();
+    passed_over.reverse();
+    passed_over.into_iter().chain(last).chain(preceding)
 }
 
 fn next_nanosecond(at: Timestamp) -> Timestamp {
