@@ -58,9 +58,10 @@ enum Who {
     Wall,
 }
 
-/// robfig/cron never comes back from its search for a day in a month in which there was one less: it adds a day, and is where it
-/// was. In these zones it is asked from 2012 on.
-const LOST_A_DAY: [&str; 2] = ["Pacific/Apia", "Pacific/Fakaofo"];
+/// Here robfig/cron comes to no end, and is asked from 2012 on. In search of a day in a month in which there was one less (December 2011)
+/// it adds a day, and is where it was; and where clocks went back from 0:01 to the day before, until 2011, the slot after a quarter to one
+/// is that same slot.
+const STANDS_STILL: [&str; 4] = ["America/Goose_Bay", "America/St_Johns", "Pacific/Apia", "Pacific/Fakaofo"];
 const FROM_THEN: Timestamp = Timestamp::constant(1_325_376_000, 0);
 
 #[derive(Debug, Default)]
@@ -171,7 +172,7 @@ impl Who {
     /// The part of it that it can bear.
     fn bears(self, zone: &str, question: &Question) -> Question {
         let mut question = question.clone();
-        if self == Who::Robfig && LOST_A_DAY.contains(&zone) {
+        if self == Who::Robfig && STANDS_STILL.contains(&zone) {
             question.after = question.after.max(FROM_THEN);
             question.until = question.until.max(FROM_THEN);
         }

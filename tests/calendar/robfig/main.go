@@ -65,10 +65,14 @@ func ask(question string) ([]int64, error) {
 	defer watchdog.Stop()
 	for {
 		watchdog.Reset(limit)
-		at = schedule.Next(at)
-		if at.IsZero() || at.Unix() > until {
+		next := schedule.Next(at)
+		if next.IsZero() || next.Unix() > until {
 			return slots, nil
 		}
+		if !next.After(at) {
+			return nil, fmt.Errorf("after %v comes %v", at, next)
+		}
+		at = next
 		slots = append(slots, at.Unix())
 	}
 }
