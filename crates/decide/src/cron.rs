@@ -66,7 +66,7 @@ pub fn decide(observed: &Observed) -> Plan {
     let mut seen = ledger.see_runs(observed, &started);
     left_out.extend(ledger.follow(&spec, cron, *now));
     if !spec.is_suspended
-        && let Ok(horizon) = now.checked_sub(spec.jitter)
+        && let Some(horizon) = spec.horizon(*now)
     {
         left_out.extend(ledger.take(due::due(&spec, ledger.decided_until, horizon, &started, *now)));
     }

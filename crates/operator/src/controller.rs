@@ -74,8 +74,8 @@ impl Passes for Controller {
                     let causes = plan.status().map(|_| Causes::of(&observed));
                     let until = causes.as_ref().and_then(|causes| rests_until(&memory, causes, &plan));
                     if let Some(until) = until.filter(|&until| Instant::now() < until) {
-                        let wake_at = plan.wake_at.map(|at| instant_of(at, observed.now));
-                        self.queue.add_at(key, wake_at.map_or(until, |at| at.min(until)));
+                        self.queue.add_at(key, until);
+                        plan.wake_at.into_iter().for_each(|at| self.queue.add_at(key, instant_of(at, observed.now)));
                         return;
                     }
                     if !plan.is_empty() && !has_turn {

@@ -100,8 +100,8 @@ impl Passes for CronController {
             let is_status_alone = plan.actions.len() == 1;
             let rest = causes.as_ref().filter(|_| is_status_alone).and_then(|causes| memory.repairs.rest_until(causes));
             if let Some(until) = rest.filter(|&until| Instant::now() < until) {
-                let wake_at = plan.wake_at.map(|at| instant_of(at, now));
-                self.queue.add_at(key, wake_at.map_or(until, |at| at.min(until)));
+                self.queue.add_at(key, until);
+                plan.wake_at.into_iter().for_each(|at| self.queue.add_at(key, instant_of(at, now)));
                 return;
             }
             if !plan.is_empty() && !has_turn {

@@ -142,7 +142,7 @@ impl Ledger {
             self.last_slot = self.last_slot.max(Some(last));
             return Vec::new();
         }
-        let horizon = now.checked_sub(spec.jitter).ok().filter(|_| !spec.is_suspended && !was_suspended(cron));
+        let horizon = spec.horizon(now).filter(|_| !spec.is_suspended && !was_suspended(cron));
         self.take(due(spec, self.decided_until, horizon.map_or(last, |horizon| horizon.max(last)), started, now))
     }
 

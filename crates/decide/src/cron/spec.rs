@@ -120,6 +120,11 @@ impl Spec {
         slot.checked_add(self.jitter).unwrap_or(Timestamp::MAX)
     }
 
+    /// Until when slots have come whose runs are to start by that time.
+    pub fn horizon(&self, now: Timestamp) -> Option<Timestamp> {
+        now.checked_sub(self.jitter).ok()
+    }
+
     /// From when on a slot is too late; None: never.
     pub fn too_late_at(&self, slot: Timestamp) -> Option<Timestamp> {
         let last = self.starts_at(slot).checked_add(self.deadline?).ok()?;
