@@ -1,11 +1,11 @@
 //! Who runs the work, each as a process of its own whose time and memory are measured.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use batchjob_tests::kubernetes::Kubernetes;
-use batchjob_tests::support::Operator;
+use batchjob_tests::support::{Operator, process};
 
 use crate::workload::{Kind, Play, Workload};
 
@@ -117,11 +117,10 @@ impl Drop for Running {
 /// The Job controller of kube-controller-manager alone. All its others are in that of the cluster, with the same flags else.
 fn manager(kubernetes: &Kubernetes, more: &[&str]) -> Result<Running> {
     let pid = kubernetes.pid("kube-controller-manager").context("kube-controller-manager runs")?;
-    let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
-    let is_kept = |flag: &&str| {
+    let is_kept = |flag: &String| {
         ["--controllers", "--kube-api-qps", "--kube-api-burst"].iter().all(|other| !flag.starts_with(other))
     };
-    let command: Vec<&str> = command.split_terminator('\0').filter(is_kept).collect();
+    let command = process::command(pid)?.into_iter().filter(is_kept);
     let log = OpenOptions::new().create(true).append(true).open(kubernetes.log("job-controller"))?;
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])

@@ -49,7 +49,6 @@ impl Seen {
 /// A cluster with a controller that has shown that it works.
 struct Arena {
     kubernetes: Kubernetes,
-    namespace: Namespace,
     running: Running,
     jobs: Api<DynamicObject>,
     seen: Arc<Mutex<Seen>>,
@@ -144,26 +143,16 @@ impl Arena {
         let namespace = Namespace::new(&kubernetes, "bench").await?;
         let jobs = Api::namespaced_with(kubernetes.client().await?, &namespace.name, &contender.kind().resource());
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut watches = Vec::new();
-        if contender != Contender::Floor {
-            let running = contender.start(&kubernetes, &namespace.name, workload).await?;
-            warm_up(&kubernetes, contender).await?;
-            watches.push(tokio::spawn(watch_jobs(jobs.clone(), version(&jobs).await?, seen.clone())));
-            let arena = Arena { kubernetes, namespace, running, jobs, seen, watches, _kwok: kwok };
-            return arena.with_pods().await;
-        }
         let pods: Api<Pod> = Api::namespaced(kubernetes.client().await?, &namespace.name);
         let from = version(&pods).await?;
-        watches.push(tokio::spawn(watch_pods(pods, from, seen.clone())));
+        let mut watches = vec![tokio::spawn(watch_pods(pods, from, seen.clone()))];
         let running = contender.start(&kubernetes, &namespace.name, workload).await?;
-        Ok(Arena { kubernetes, namespace, running, jobs, seen, watches, _kwok: kwok })
-    }
-
-    async fn with_pods(mut self) -> Result<Arena> {
-        let pods: Api<Pod> = Api::namespaced(self.kubernetes.client().await?, &self.namespace.name);
-        let from = version(&pods).await?;
-        self.watches.push(tokio::spawn(watch_pods(pods, from, self.seen.clone())));
-        Ok(self)
+        // The floor knows no jobs, and begins at once.
+        if contender != Contender::Floor {
+            warm_up(&kubernetes, contender).await?;
+            watches.push(tokio::spawn(watch_jobs(jobs.clone(), version(&jobs).await?, seen.clone())));
+        }
+        Ok(Arena { kubernetes, running, jobs, seen, watches, _kwok: kwok })
     }
 
     async fn create(&self, contender: Contender, workload: &Workload) -> Result<()> {

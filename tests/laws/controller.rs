@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use batchjob_tests::kubernetes::Kubernetes;
-use batchjob_tests::support::{Operator, wait_for};
+use batchjob_tests::support::{Operator, process, wait_for};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// kube-controller-manager. The first is the cluster's, the next ones are ours.
@@ -20,9 +20,7 @@ pub struct Manager {
 impl Manager {
     pub fn of(kubernetes: &Kubernetes) -> Result<Manager> {
         let pid = kubernetes.pid("kube-controller-manager").context("kube-controller-manager runs")?;
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
-        let command = command.split_terminator('\0').map(str::to_owned).collect();
-        Ok(Manager { pid, command, child: None })
+        Ok(Manager { pid, command: process::command(pid)?, child: None })
     }
 
     /// SIGKILL, and then the same again.

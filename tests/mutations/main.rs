@@ -65,39 +65,14 @@ const RINGS: [(&str, &[&str]); 3] = [
             "batchjob-sim",
         ],
     ),
-    (
-        "simulation",
-        &[
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "batchjob-sim",
-            "--",
-            "--most-failures",
-            "3",
-            "--lives",
-        ],
-    ),
-    (
-        "simulation of schedules",
-        &[
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "batchjob-sim",
-            "--",
-            "--most-failures",
-            "3",
-            "--slots",
-        ],
-    ),
+    ("simulation", &simulation("--lives")),
+    ("simulation of schedules", &simulation("--slots")),
 ];
+
+/// What is played of it, and how much, comes last.
+const fn simulation(what: &'static str) -> [&'static str; 11] {
+    ["run", "--quiet", "--locked", "--profile", "sim", "--package", "batchjob-sim", "--", "--most-failures", "3", what]
+}
 
 fn main() -> Result<()> {
     let args = Args::parse();

@@ -13,6 +13,12 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis(10 * (fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)))
 }
 
+/// How it was started: the program and its arguments.
+pub fn command(pid: u32) -> Result<Vec<String>> {
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    Ok(command.split_terminator('\0').map(str::to_owned).collect())
+}
+
 /// The memory that a process has, in bytes.
 pub fn resident(pid: u32) -> Result<u64> {
     memory(pid, "VmRSS:")
